@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "talker"
 
 LAYERS = (
-    ("errors", "types", "events", "geometry"),
+    ("errors", "types", "events", "geometry", "atomic", "safe_files", "sandbox", "sniff", "torchvision_fix"),
     ("video", "audio"),
     ("dataset", "model", "render", "losses", "metrics"),
-    ("checkpoint",),
+    ("checkpoint", "frame"),
     ("train", "drive"),
     ("hub", "jobs", "provenance"),
     ("studio", "worker"),
@@ -23,7 +23,8 @@ LAYERS = (
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 # Inside one layer modules are siblings and never meet, except where one is defined in terms of the other.
 SAME_LAYER = {("metrics", "losses"), ("types", "errors"), ("geometry", "types"), ("events", "types")}
-SAME_LAYER |= {("jobs", "hub"), ("train", "drive")}
+SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
+SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("video", "audio")}
 
 CONFINED = {
     "gsplat": ("render/gsplat_backend.py",),
@@ -43,7 +44,7 @@ CONFINED = {
     "gradio": (),
     "spaces": (),
     "gradio_client": ("jobs/", "studio.py"),
-    "safetensors": ("checkpoint.py", "train/"),
+    "safetensors": ("safe_files.py", "checkpoint.py", "train/"),
     "plyfile": ("checkpoint.py", "model/"),
 }
 MAX_LINES = 450

@@ -1,1 +1,1 @@
-"""."""
+"""Sound: loading, features that drive the lips, text to speech."""
