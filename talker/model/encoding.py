@@ -6,20 +6,20 @@ All take positions normalised to -1..1 and return one row per Gaussian:
 * ``DenseTriplane``: three dense planes, multiplied (EGSTalker as released).
 * ``EmbeddingEncoding``: a learned vector per Gaussian and a positional code (EmbedTalk).
 
-Planes are rows of one table, and a bilinear read is a weighted sum of four rows: one ``embedding_bag`` does
-all planes and levels at once, which on a CPU is several times quicker than ``grid_sample`` per plane.
+The grids of all planes and levels are rows of one table, and a bilinear read is a weighted sum of four rows.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talker.errors import ConfigError
+from talker.model import kernels
 
 PLANES = ((0, 1), (0, 2), (1, 2))
 """Axes of the three planes: xy, xz, yz."""
@@ -45,7 +45,51 @@ class Encoding(nn.Module):
         raise NotImplementedError
 
 
-class HashTriplane(Encoding):
+class _Planes(Encoding):
+    """Bilinear reads of several grids on the planes, all kept as rows of one ``table``.
+
+    ``groups`` [G, 6] says for every grid: its two axes, cells along an axis, first row, stride of the second
+    axis, and the hash mask (0: rows are counted directly).
+    """
+
+    table: nn.Parameter
+    groups: Tensor
+
+    def _build(self, grids: list[tuple[int, int, int]], features: int) -> None:
+        """Lay out ``grids``, each (plane, cells, largest number of rows), as one table; set ``table``."""
+        rows, first = [], 0
+        for plane, cells, limit in grids:
+            hashed = (cells + 1) ** 2 > limit
+            stride, mask = (_HASH_PRIME, limit - 1) if hashed else (cells + 1, 0)
+            rows.append((*PLANES[plane], cells, first, stride, mask))
+            first += limit if hashed else (cells + 1) ** 2
+        self.register_buffer("groups", torch.tensor(rows), persistent=False)
+        self.table = nn.Parameter(torch.empty(first, features))
+
+    def corners(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [N, G, 4] (int64) of the table around ``x`` [N, 3], and their bilinear weights [N, G, 4]."""
+        axis_u, axis_v, cells, first, stride, mask = self.groups.unbind(-1)
+        grid = ((x + 1) * 0.5).clamp(0, 1)
+        u, v = grid[:, axis_u] * cells, grid[:, axis_v] * cells
+        cu = torch.minimum(u.detach().long(), cells - 1)
+        cv = torch.minimum(v.detach().long(), cells - 1)
+        corners = [(cu + du, (cv + dv) * stride) for dv in (0, 1) for du in (0, 1)]
+        rows = [torch.where(mask > 0, (a ^ b) & mask, a + b) + first for a, b in corners]
+        u, v = u - cu, v - cv
+        weights = ((1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v)
+        return torch.stack(rows, -1), torch.stack(weights, -1)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Features [N, G, C] at ``x`` [N, 3] in -1..1; outside the border's."""
+        if kernels.applies(x, self.table):
+            return cast(Tensor, kernels.Planes.apply(x, self.table, self.groups))
+        rows, weights = self.corners(x)
+        weights = weights.reshape(-1, 4)
+        bags = F.embedding_bag(rows.reshape(-1, 4), self.table, per_sample_weights=weights, mode="sum")
+        return bags.reshape(x.shape[0], len(self.groups), -1)
+
+
+class HashTriplane(_Planes):
     """Multi-resolution hash encoding (Instant-NGP, section 3) on the planes xy, xz and yz.
 
     A level with more grid points than ``2 ** log2_table`` shares its rows by hash, collisions included; a
@@ -59,10 +103,6 @@ class HashTriplane(Encoding):
         finest: Cells along an axis at the finest level.
     """
 
-    table: nn.Parameter
-    resolution: Tensor
-    offset: Tensor
-
     def __init__(
         self, levels: int = 12, features: int = 2, log2_table: int = 15, base: int = 16, finest: int = 256
     ) -> None:
@@ -74,53 +114,17 @@ class HashTriplane(Encoding):
                 expected="At least one level and feature, and a finest level not coarser than the base.",
             )
         growth = (finest / base) ** (1 / max(levels - 1, 1))
-        resolutions = [math.floor(base * growth**level + 1e-6) for level in range(levels)]
-        self.table_size = 2**log2_table
-        sizes = [min((res + 1) ** 2, self.table_size) for res in resolutions]
-        # Resolutions never fall, so the levels that fit without hashing come first.
-        self.n_dense = sum((res + 1) ** 2 <= self.table_size for res in resolutions)
-        self.levels, self.features = levels, features
+        cells = [math.floor(base * growth**level + 1e-6) for level in range(levels)]
+        self._build([(plane, c, 2**log2_table) for plane in range(len(PLANES)) for c in cells], features)
+        nn.init.uniform_(self.table, -1e-4, 1e-4)
         self.out_dim = len(PLANES) * levels * features
-        plane_rows = sum(sizes)
-        starts = [sum(sizes[:level]) for level in range(levels)]
-        self.table = nn.Parameter(torch.empty(len(PLANES) * plane_rows, features).uniform_(-1e-4, 1e-4))
-        self.register_buffer("resolution", torch.tensor(resolutions), persistent=False)
-        offsets = [[plane * plane_rows + start for start in starts] for plane in range(len(PLANES))]
-        self.register_buffer("offset", torch.tensor(offsets), persistent=False)
-
-    def corners(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Table rows [N, planes, levels, 4] (int64) around ``x`` [N, 3], and their bilinear weights."""
-        unit = ((x + 1) * 0.5).clamp(0, 1)[..., None] * self.resolution  # [N, 3, levels]
-        cell = torch.minimum(unit.detach().floor().long(), self.resolution - 1)
-        frac = unit - cell
-        first, second = [a for a, _ in PLANES], [b for _, b in PLANES]
-        rows = torch.cat(
-            (
-                self._dense_rows(cell[:, first, : self.n_dense], cell[:, second, : self.n_dense]),
-                self._hashed_rows(cell[:, first, self.n_dense :], cell[:, second, self.n_dense :]),
-            ),
-            -2,
-        )
-        return rows + self.offset[..., None], _bilinear_weights(frac[:, first], frac[:, second])
-
-    def _dense_rows(self, u: Tensor, v: Tensor) -> Tensor:
-        stride = self.resolution[: self.n_dense] + 1
-        low = u + v * stride
-        return torch.stack((low, low + 1, low + stride, low + stride + 1), -1)
-
-    def _hashed_rows(self, u: Tensor, v: Tensor) -> Tensor:
-        mask = self.table_size - 1
-        v_low, v_high = (v * _HASH_PRIME) & mask, ((v + 1) * _HASH_PRIME) & mask
-        u_low, u_high = u & mask, (u + 1) & mask
-        return torch.stack((u_low ^ v_low, u_high ^ v_low, u_low ^ v_high, u_high ^ v_high), -1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Encode ``x`` [N, 3] in -1..1 (clamped) as [N, planes * levels * features]."""
-        rows, weights = self.corners(x)
-        return _weighted_rows(self.table, rows, weights).reshape(x.shape[0], self.out_dim)
+        """Encode ``x`` [N, 3] in -1..1 as [N, planes * levels * features]."""
+        return self.read(x).flatten(1)
 
 
-class DenseTriplane(Encoding):
+class DenseTriplane(_Planes):
     """Dense planes of rising resolution, multiplied over the planes, concatenated over the levels.
 
     EGSTalker as released: 64 x 64 and 128 x 128, 32 channels, so 64 numbers per Gaussian.
@@ -132,29 +136,22 @@ class DenseTriplane(Encoding):
 
     def __init__(self, resolutions: tuple[int, ...] = (64, 128), channels: int = 32) -> None:
         super().__init__()
-        self.resolutions, self.channels = resolutions, channels
-        self.out_dim = channels * len(resolutions)
+        if not resolutions or min(resolutions) < 2 or channels < 1:
+            raise ConfigError(
+                "encoder.resolutions",
+                f"A dense tri-plane of {resolutions} grid points and {channels} channels.",
+                expected="At least one level of 2 x 2 points, and one channel.",
+            )
+        planes = range(len(PLANES))
+        self._build([(plane, res - 1, res * res) for res in resolutions for plane in planes], channels)
         # U(0.1, 0.5), not around zero: a product of three factors near zero would have no gradient.
-        self.planes = nn.ParameterList(
-            nn.Parameter(torch.empty(len(PLANES) * res * res, channels).uniform_(0.1, 0.5))
-            for res in resolutions
-        )
+        nn.init.uniform_(self.table, 0.1, 0.5)
+        self.out_dim = channels * len(resolutions)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Encode ``x`` [N, 3] in -1..1 (clamped: border padding) as [N, levels * channels]."""
-        unit = ((x + 1) * 0.5).clamp(0, 1)
-        first, second = [a for a, _ in PLANES], [b for _, b in PLANES]
-        levels = []
-        for res, plane in zip(self.resolutions, self.planes, strict=True):
-            grid = unit * (res - 1)
-            cell = grid.detach().floor().long().clamp_max(res - 2)
-            frac = grid - cell
-            low = cell[:, first] + cell[:, second] * res
-            low = low + torch.arange(len(PLANES), device=x.device) * res * res
-            rows = torch.stack((low, low + 1, low + res, low + res + 1), -1)
-            values = _weighted_rows(plane, rows, _bilinear_weights(frac[:, first], frac[:, second]))
-            levels.append(values.prod(1) if not values.requires_grad else _product(values))
-        return torch.cat(levels, -1)
+        """Encode ``x`` [N, 3] in -1..1 as [N, levels * channels]."""
+        xy, xz, yz = self.read(x).unflatten(1, (-1, len(PLANES))).unbind(2)
+        return (xy * xz * yz).flatten(1)
 
 
 class EmbeddingEncoding(Encoding):
@@ -197,21 +194,3 @@ def make_encoding(kind: str, **options: int) -> Encoding:
             "encoder.unknown", f"There is no encoder {kind!r}.", expected=f"One of {', '.join(kinds)}."
         )
     return kinds[kind](**options)
-
-
-def _bilinear_weights(u: Tensor, v: Tensor) -> Tensor:
-    """Weights [..., 4] of the corners (0,0), (1,0), (0,1), (1,1) at fractions ``u``, ``v`` of a cell."""
-    uv = u * v
-    return torch.stack((1 - u - v + uv, u - uv, v - uv, uv), -1)
-
-
-def _weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Sum over the last axis of ``weights * table[rows]``: [..., 4] -> [..., features]."""
-    bags = F.embedding_bag(rows.reshape(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode="sum")
-    return bags.reshape(*rows.shape[:-1], table.shape[-1])
-
-
-def _product(values: Tensor) -> Tensor:
-    """Product over the planes [N, 3, C] -> [N, C]; unlike ``prod`` its backward needs no search for zeros."""
-    xy, xz, yz = values.unbind(1)
-    return xy * xz * yz

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talker.errors import CheckpointError, ConfigError
+from talker.model import kernels
 
 
 def uniform_b_spline(u: Tensor, order: int) -> Tensor:
@@ -142,9 +143,15 @@ class KANLinear(nn.Module):
         """
         rows = x.reshape(-1, x.shape[-1])
         base = F.linear(F.silu(rows), self.base_weight[:, input_slice])
-        coefficients = self.scaled_spline_weight[:, input_slice].flatten(1)
-        spline = F.linear(self.b_splines(rows, input_slice).flatten(1), coefficients)
+        spline = self._splines(rows, input_slice, self.scaled_spline_weight[:, input_slice])
         return (base + spline).reshape(*x.shape[:-1], self.out_features)
+
+    def _splines(self, x: Tensor, inputs: slice, coefficients: Tensor) -> Tensor:
+        if self.spline_order == 3 and kernels.applies(x, coefficients):
+            grid = self.grid[inputs]
+            rate = (grid.shape[1] - 1) / (grid[:, -1] - grid[:, 0])
+            return cast(Tensor, kernels.CubicSplines.apply(x, coefficients, grid[:, 0], rate))
+        return F.linear(self.b_splines(x, inputs).flatten(1), coefficients.flatten(1))
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, margin: float = 0.01) -> None:
