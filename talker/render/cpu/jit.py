@@ -1,0 +1,63 @@
+"""How the kernels are compiled, and where the compiled code is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+from numba.core import config
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "TALKER_CACHE"
+
+
+def cache_root() -> Path:
+    """Folder for everything that can be made again: ``$TALKER_CACHE``, else ``~/.cache/talker``.
+
+    Falls back to the temporary folder where that cannot be written (a read-only home in a container).
+    """
+    wanted = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "talker")
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    except OSError:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        fallback = Path(tempfile.gettempdir()) / f"talker-cache-{user}"
+        fallback.mkdir(mode=0o700, exist_ok=True)
+        log.warning("the cache folder cannot be written, using a temporary one")
+        return fallback
+
+
+def _fingerprint() -> str:
+    """Changes with any source file: numba itself only looks at the file of the outermost function."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update((Path(__file__).parents[1] / "constants.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_KERNELS = str(cache_root() / "kernels" / _fingerprint())
+_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
+# No flag beyond contraction: -ffast-math silently folds the rounding trick in simd.py and breaks NaN handling.
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile on first call, keep on disk, and release the GIL while running."""
+    before, config.CACHE_DIR = config.CACHE_DIR, _KERNELS
+    try:
+        return numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def inlined(function: Callable) -> Callable:
+    """A piece of a kernel; becomes part of its caller."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)

@@ -1,0 +1,129 @@
+"""The CUDA back end: the kernels of gsplat 1.5.3 behind the seam.
+
+Its steps are called one by one rather than through ``gsplat.rasterization``: that keeps the projected means as a
+tensor [N, 2] in the graph, so that their gradient can be kept, and gives the pixel counts from the same lists.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from talker.errors import BackendError
+from talker.render import constants
+from talker.types import Camera, Gaussians, RenderOutput
+
+_TILE = 16
+_ALL = 1 << 30
+"""More batches than any tile has."""
+
+
+def _import_gsplat() -> ModuleType:
+    """The library with its kernels built, or a ``BackendError`` that says how to get it."""
+    expected = "Gaussians on a CUDA device are drawn by gsplat 1.5.3."
+    todo = 'Install it with: pip install "gsplat==1.5.3", beside a CUDA toolkit (nvcc) that fits PyTorch.'
+    try:
+        import gsplat
+        from gsplat.cuda import _backend
+    except ImportError as error:
+        raise BackendError(
+            "render.gsplat", "gsplat cannot be imported.", expected=expected, todo=todo
+        ) from error
+    if (
+        getattr(_backend, "_C", None) is None
+    ):  # what it leaves behind where no CUDA toolkit was found to build its kernels with
+        raise BackendError("render.gsplat", "gsplat has no CUDA kernels here.", expected=expected, todo=todo)
+    return gsplat
+
+
+def _check_device(gaussians: Gaussians) -> None:
+    device = gaussians.means.device
+    if device.type != "cuda":
+        raise BackendError(
+            "render.device",
+            f"The gsplat renderer was given Gaussians on {device.type}.",
+            expected="It draws Gaussians on a CUDA device.",
+            todo="Move them with .to('cuda'), or choose backend='auto'.",
+        )
+
+
+def _without_broken(gaussians: Gaussians) -> Gaussians:
+    """Zeros in place of Gaussians with a NaN or an infinity, which gsplat would spread over whole tiles.
+
+    Zeros are behind the near plane, hence culled. One row of them is added where there are no Gaussians at all.
+    """
+    g = gaussians
+    values = torch.cat((g.means, g.quats, g.scales, g.opacities[:, None], g.colors), 1)
+    finite = values.isfinite().all(1)
+
+    def clean(tensor: Tensor) -> Tensor:
+        rows = finite.view(-1, *[1] * (tensor.dim() - 1))
+        tensor = torch.where(rows, tensor, torch.zeros_like(tensor)).float()
+        return tensor if len(tensor) else torch.cat((tensor, tensor.new_zeros(1, *tensor.shape[1:])))
+
+    return g.map(clean)
+
+
+def rasterize_gsplat(gaussians: Gaussians, camera: Camera, *, pixel_counts: bool = False) -> RenderOutput:
+    """Draw Gaussians with gsplat's CUDA kernels; see ``talker.render.rasterize``.
+
+    Raises:
+        BackendError: The tensors are not on a CUDA device, or gsplat is not installed or not built.
+    """
+    _check_device(gaussians)
+    gsplat = _import_gsplat()
+    n, device = len(gaussians), gaussians.means.device
+    g = _without_broken(gaussians)
+    width, height = camera.width, camera.height
+    radii, projected, depths, conics, _ = gsplat.fully_fused_projection(
+        g.means,
+        None,
+        g.quats,
+        g.scales,
+        torch.eye(4, device=device)[None],
+        camera.K.to(device=device, dtype=torch.float32)[None],
+        width,
+        height,
+        eps2d=constants.BLUR,
+        near_plane=constants.NEAR,
+        far_plane=constants.FAR,
+        packed=False,
+        opacities=g.opacities,
+    )
+    visible = (radii[0] > 0).all(-1)
+    # gsplat leaves culled rows uninitialised.
+    means2d = torch.where(visible[:, None], projected[0], torch.zeros_like(projected[0]))
+    if means2d.requires_grad:
+        means2d.retain_grad()
+    tiles_x, tiles_y = -(-width // _TILE), -(-height // _TILE)
+    _, isect_ids, flatten_ids = gsplat.isect_tiles(
+        means2d[None].detach(), radii, depths, _TILE, tiles_x, tiles_y
+    )
+    offsets = gsplat.isect_offset_encode(isect_ids, 1, tiles_x, tiles_y)
+    opacities = g.opacities[None]
+    rgb, alpha = gsplat.rasterize_to_pixels(
+        means2d[None], conics, g.colors[None], opacities, width, height, _TILE, offsets, flatten_ids
+    )
+    count = None
+    if pixel_counts:
+        with torch.no_grad():
+            untouched = torch.ones(1, height, width, device=device)
+            indices, _, _ = gsplat.rasterize_to_indices_in_range(
+                0,
+                _ALL,
+                untouched,
+                means2d[None],
+                conics,
+                opacities,
+                width,
+                height,
+                _TILE,
+                offsets,
+                flatten_ids,
+            )
+            count = torch.bincount(indices, minlength=len(g)).to(torch.int32)[:n]
+    if n == 0:
+        means2d = means2d[:0]
+    return RenderOutput(rgb[0], alpha[0], means2d, torch.where(visible, radii[0].amax(-1), 0)[:n], count)
