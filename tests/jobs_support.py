@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from talker.jobs.job import Job, JobRequest
+from talker.jobs.limits import Limits
 from talker.jobs.queue import DATABASE_VARIABLE, JobQueue
-from talker.jobs.store import Limits
 from talker.types import Consent
 
 TESTS = Path(__file__).parent

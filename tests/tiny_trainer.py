@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from talker.errors import ConsentError, VideoError
 from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Preview, Progress, StageStarted
-from talker.types import Consent
+
+if TYPE_CHECKING:
+    from talker.types import Consent
 
 STAGES = ("static", "deform")
 

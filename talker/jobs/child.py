@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from talker.atomic import write_atomic
 from talker.errors import ConfigError, HubError, TalkerError
@@ -30,7 +30,9 @@ from talker.jobs.files import to_json
 from talker.jobs.job import Accepted, JobRequest, Status
 from talker.jobs.recorder import Recorder
 from talker.jobs.store import OwnershipLostError
-from talker.types import Consent
+
+if TYPE_CHECKING:
+    from talker.types import Consent
 
 EXIT_DONE, EXIT_BUSY, EXIT_FENCED = 0, 75, 76
 LOCK_WAIT_S = 20.0

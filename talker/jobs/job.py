@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from talker.errors import JobError
-from talker.types import Consent
+
+if TYPE_CHECKING:
+    from talker.types import Consent
 
 
 class JobState(StrEnum):
@@ -63,6 +65,9 @@ class JobRequest:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """Inverse of ``dataclasses.asdict``; unknown keys are ignored."""
+        # Here, because it loads torch: the worker, which only looks after processes, does without.
+        from talker.types import Consent
+
         known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
         return cls(**{**known, "consent": Consent.from_dict(value["consent"])})
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from talker.errors import JobError
 from talker.jobs.files import flocked
 from talker.jobs.job import ACTIVE, Job, JobRequest, JobState, Status
-from talker.jobs.store import DEFAULT_RUNNER, JobStore, Limits
+from talker.jobs.limits import Limits
+from talker.jobs.store import DEFAULT_RUNNER, JobStore
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -206,12 +207,12 @@ class JobQueue:
 
     def enqueue(self, job_id: str) -> None:
         """Write the message for the job's present run; repeating it changes nothing."""
-        accepted, status = self.store.accepted(job_id), self.store.status(job_id)
+        launcher, status = self.store.asked(job_id, "launcher"), self.store.status(job_id)
         with self._client() as client:
             client.enqueue(
                 {
                     "workflow_name": WORKFLOW,
-                    "queue_name": QUEUE_OF[accepted.request.launcher],
+                    "queue_name": QUEUE_OF[launcher],
                     "workflow_id": message_id(job_id, status.run),
                     "app_version": APPLICATION_VERSION,
                     "priority": max(

@@ -167,7 +167,7 @@ class JobRunner:
         """Wait until the trainer ends, or has to be ended: returns by what (``itself``, ``cancel``, ...)."""
         config, store = self.config, self.store
         folder = store.folder(job_id)
-        remote = store.accepted(job_id).request.launcher != "local"
+        remote = store.asked(job_id, "launcher") != "local"
         asked: dict[str, float] = {}
         grace = {
             "cancel": config.cancel_grace_s if remote else 0.0,
@@ -248,7 +248,7 @@ class JobRunner:
         elif state == JobState.CANCELLED:
             if (self.store.folder(job_id) / "cancel").read_text() != "keep":
                 self.store.drop_work(job_id)
-        elif state == JobState.DONE and not self.store.accepted(job_id).request.keep_inputs:
+        elif state == JobState.DONE and not self.store.asked(job_id, "keep_inputs"):
             self.store.drop_inputs(job_id)
         return str(state)
 

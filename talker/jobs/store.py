@@ -23,7 +23,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +41,15 @@ from talker.jobs.job import (
     check_transition,
     view,
 )
+from talker.jobs.limits import Limits, check_limits
 
 DEFAULT_RUNNER = "talker.train.create"
 WISHES = ("stop", "cancel", "delete")
 _ID = re.compile(r"[0-9a-f]{24}")
+_CLIP = re.compile(r"clip\.[a-z0-9]{1,5}")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 _BULKY = ("avatar", "avatar.data", "avatar.state", "previews")
 _NEW, _TRASH = ".new-", ".trash-"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the store accepts."""
-
-    free_bytes: int = 2 << 30
-    """New jobs are refused when the disk has less room than this beside the clip."""
-    max_waiting: int = 20
-    """Queued jobs one owner may have."""
-    max_clip_bytes: int = 1 << 30
 
 
 class OwnershipLostError(BaseException):
@@ -99,10 +90,19 @@ class JobStore:
             JobError: ``job.missing`` or ``job.damaged``.
         """
         try:
-            return Accepted.from_dict(json.loads((self.folder(job_id) / "request.json").read_text()))
-        except FileNotFoundError:
-            raise missing() from None
+            return Accepted.from_dict(self._record(job_id))
         except (ValueError, KeyError, TypeError):
+            raise damaged() from None
+
+    def asked(self, job_id: str, field: str) -> Any:
+        """One field of the request, without reading the others.
+
+        Raises:
+            JobError: ``job.missing`` or ``job.damaged``.
+        """
+        try:
+            return self._record(job_id)["request"][field]
+        except (KeyError, TypeError):
             raise damaged() from None
 
     def status(self, job_id: str) -> Status:
@@ -228,7 +228,7 @@ class JobStore:
             raise JobError("job.id", "The id of the job is not 24 hexadecimal digits.")
         if (self.root / job_id).exists():
             return job_id
-        self._check_limits(clip, request.owner)
+        check_limits(self.limits, clip, self.root, self._waiting(request.owner))
         suffix = clip.suffix.lower() if _SUFFIX.fullmatch(clip.suffix.lower()) else ".bin"
         building = self.root / f"{_NEW}{job_id}-{secrets.token_hex(4)}"
         building.mkdir(mode=0o700)
@@ -328,14 +328,14 @@ class JobStore:
     def drop_work(self, job_id: str) -> None:
         """Delete the clip and everything made from it; request, status and log stay."""
         folder = self.folder(job_id)
-        for name in (*_BULKY, self.accepted(job_id).clip):
-            remove(folder / name)
+        for path in (*(folder / name for name in _BULKY), self._clip(job_id)):
+            remove(path)
 
     def drop_inputs(self, job_id: str) -> None:
         """Delete clip, dataset and training state; the avatar stays."""
         folder = self.folder(job_id)
-        for name in ("avatar.data", "avatar.state", self.accepted(job_id).clip):
-            remove(folder / name)
+        for path in (folder / "avatar.data", folder / "avatar.state", self._clip(job_id)):
+            remove(path)
 
     def remove(self, job_id: str) -> None:
         """Delete the whole folder, in one rename for every reader."""
@@ -366,6 +366,22 @@ class JobStore:
 
     # --- inside ------------------------------------------------------------------------------------------
 
+    def _record(self, job_id: str) -> dict[str, Any]:
+        try:
+            record = json.loads((self.folder(job_id) / "request.json").read_text())
+        except FileNotFoundError:
+            raise missing() from None
+        except ValueError:
+            raise damaged() from None
+        if not isinstance(record, dict):
+            raise damaged()
+        return record
+
+    def _clip(self, job_id: str) -> Path:
+        """Where the clip lies; its name inside the folder is ours, never the user's."""
+        name = str(self._record(job_id).get("clip", ""))
+        return self.folder(job_id) / (name if _CLIP.fullmatch(name) else "clip.bin")
+
     def _position(self, status: Status) -> int:
         return 1 + sum(
             1
@@ -386,34 +402,12 @@ class JobStore:
         write_atomic(path, str(highest + 1).encode())
         return highest + 1
 
+    def _waiting(self, owner: str) -> int:
+        return sum(1 for job_id in self.queued() if self.asked(job_id, "owner") == owner)
+
     def _intact(self, job_id: str) -> bool:
         try:
             self.status(job_id)
         except JobError:
             return False
         return True
-
-    def _check_limits(self, clip: Path, owner: str) -> None:
-        if not clip.is_file():
-            raise JobError("job.clip", "The clip is no longer there.", todo="Upload it again.")
-        size = clip.stat().st_size
-        if size > self.limits.max_clip_bytes:
-            raise JobError(
-                "job.clip",
-                f"The clip has {size >> 20} MB.",
-                expected=f"At most {self.limits.max_clip_bytes >> 20} MB are accepted.",
-                todo="Shorten it or lower its quality.",
-            )
-        if shutil.disk_usage(self.root).free < self.limits.free_bytes + size:
-            raise JobError(
-                "job.disk",
-                "The server is short of disk space, so new jobs are not accepted.",
-                todo="Delete old jobs or avatars, then try again. Running jobs are safe.",
-            )
-        waiting = sum(1 for job in self.jobs(owner) if job.state == JobState.QUEUED)
-        if waiting >= self.limits.max_waiting:
-            raise JobError(
-                "job.waiting",
-                f"You already have {waiting} waiting jobs.",
-                todo="Wait for one of them, or cancel it.",
-            )
