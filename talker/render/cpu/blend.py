@@ -21,6 +21,7 @@ from talker.render.cpu.layout import (
     RED,
     TILE,
 )
+from talker.render.cpu.pixels import fits, write_two_rows
 from talker.render.cpu.simd import (
     LANES,
     atomic_add,
@@ -121,14 +122,21 @@ def _write(state, left, top, width, height, rgb, alpha):
     """Copy the part of the tile that lies in the image."""
     for block in range(N_BLOCKS):
         x0, y0 = left + (block % LANES) * BLOCK, top + (block // LANES) * BLOCK
+        at = block * STATE + BLOCK_PIXELS
+        if fits(x0, y0, width, height):
+            for half in range(2):
+                here, pixel = at + half * LANES, (y0 + 2 * half) * width + x0
+                red, green = load(state, here + BLOCK_PIXELS), load(state, here + 2 * BLOCK_PIXELS)
+                blue = load(state, here + 3 * BLOCK_PIXELS)
+                write_two_rows(rgb, alpha, pixel, width, red, green, blue, load(state, here))
+            continue
         for y in range(y0, min(y0 + BLOCK, height)):
             for x in range(x0, min(x0 + BLOCK, width)):
-                at = block * STATE + BLOCK_PIXELS + (y - y0) * BLOCK + (x - x0)
-                pixel = y * width + x
-                put(alpha, pixel, get(state, at))
-                put(rgb, pixel * 3, get(state, at + BLOCK_PIXELS))
-                put(rgb, pixel * 3 + 1, get(state, at + 2 * BLOCK_PIXELS))
-                put(rgb, pixel * 3 + 2, get(state, at + 3 * BLOCK_PIXELS))
+                here, pixel = at + (y - y0) * BLOCK + (x - x0), y * width + x
+                put(alpha, pixel, get(state, here))
+                put(rgb, pixel * 3, get(state, here + BLOCK_PIXELS))
+                put(rgb, pixel * 3 + 1, get(state, here + 2 * BLOCK_PIXELS))
+                put(rgb, pixel * 3 + 2, get(state, here + 3 * BLOCK_PIXELS))
 
 
 @inlined

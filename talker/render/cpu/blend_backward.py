@@ -46,7 +46,20 @@ from talker.render.cpu.layout import (
     X,
     Y,
 )
-from talker.render.cpu.simd import LANES, atomic_add, broadcast, get, keep, lanes, load, maximum, put, store
+from talker.render.cpu.pixels import fits, read_two_rows
+from talker.render.cpu.simd import (
+    LANES,
+    atomic_add,
+    broadcast,
+    get,
+    keep,
+    lanes,
+    load,
+    load_halves,
+    maximum,
+    put,
+    store,
+)
 from talker.render.cpu.tile import (
     LIST,
     add_invisible_record,
@@ -63,35 +76,49 @@ STATE = 5 * BLOCK_PIXELS
 """Floats per block between chunks: T, S, and the gradient of red, green, blue, of 16 pixels each."""
 
 _MIN_T, _MAX_ALPHA = constants.MIN_TRANSMITTANCE, constants.MAX_ALPHA
-_ZEROS = lanes([0] * LANES)
+_ONES, _ZEROS = lanes([1] * LANES), lanes([0] * LANES)
+
+
+@inlined
+def _start_block(state, at, x0, y0, width, rgb, alpha, grad_rgb, grad_alpha):
+    for half in range(2):
+        pixel, here = (y0 + 2 * half) * width + x0, at + half * LANES
+        r, g, b = read_two_rows(rgb, pixel, width)
+        dr, dg, db = read_two_rows(grad_rgb, pixel, width)
+        t_end = 1.0 - load_halves(alpha, pixel, pixel + width)
+        store(state, here, _ONES())
+        store(
+            state, here + 16, dr * r + dg * g + db * b - load_halves(grad_alpha, pixel, pixel + width) * t_end
+        )
+        store(state, here + 32, dr)
+        store(state, here + 48, dg)
+        store(state, here + 64, db)
+
+
+@inlined
+def _start_pixel(state, at, pixel, rgb, alpha, grad_rgb, grad_alpha):
+    red, green, blue = get(grad_rgb, pixel * 3), get(grad_rgb, pixel * 3 + 1), get(grad_rgb, pixel * 3 + 2)
+    behind = red * get(rgb, pixel * 3) + green * get(rgb, pixel * 3 + 1) + blue * get(rgb, pixel * 3 + 2)
+    put(state, at + 16, behind - get(grad_alpha, pixel) * (np.float32(1) - get(alpha, pixel)))
+    put(state, at + 32, red)
+    put(state, at + 48, green)
+    put(state, at + 64, blue)
 
 
 @inlined
 def _start(state, left, top, width, height, rgb, alpha, grad_rgb, grad_alpha):
     """Fill the state of a tile; pixels outside of the image get no gradient."""
     for block in range(N_BLOCKS):
-        x0, y0 = left + (block % LANES) * BLOCK, top + (block // LANES) * BLOCK
-        for p in range(BLOCK_PIXELS):
-            x, y, at = x0 + p % BLOCK, y0 + p // BLOCK, block * STATE + p
-            behind = red = green = blue = np.float32(0)
-            if x < width and y < height:
-                pixel = y * width + x
-                red, green, blue = (
-                    get(grad_rgb, pixel * 3),
-                    get(grad_rgb, pixel * 3 + 1),
-                    get(grad_rgb, pixel * 3 + 2),
-                )
-                behind = (
-                    red * get(rgb, pixel * 3)
-                    + green * get(rgb, pixel * 3 + 1)
-                    + blue * get(rgb, pixel * 3 + 2)
-                    - get(grad_alpha, pixel) * (np.float32(1) - get(alpha, pixel))
-                )
-            put(state, at, np.float32(1))
-            put(state, at + BLOCK_PIXELS, behind)
-            put(state, at + 2 * BLOCK_PIXELS, red)
-            put(state, at + 3 * BLOCK_PIXELS, green)
-            put(state, at + 4 * BLOCK_PIXELS, blue)
+        x0, y0, at = left + (block % LANES) * BLOCK, top + (block // LANES) * BLOCK, block * STATE
+        if fits(x0, y0, width, height):
+            _start_block(state, at, x0, y0, width, rgb, alpha, grad_rgb, grad_alpha)
+            continue
+        for p in range(STATE):
+            put(state, at + p, np.float32(1 if p < BLOCK_PIXELS else 0))
+        for y in range(y0, min(y0 + BLOCK, height)):
+            for x in range(x0, min(x0 + BLOCK, width)):
+                here = at + (y - y0) * BLOCK + (x - x0)
+                _start_pixel(state, here, y * width + x, rgb, alpha, grad_rgb, grad_alpha)
 
 
 @inlined

@@ -8,9 +8,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
-from numba.core import config
+from numba.core import config as numba_config
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ _OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": Fal
 
 def kernel(function: Callable) -> Callable:
     """Compile on first call, keep on disk, and release the GIL while running."""
+    config: Any = numba_config  # its attributes are made at run time
     before, config.CACHE_DIR = config.CACHE_DIR, _KERNELS
     try:
         return numba.njit(cache=True, nogil=True, **_OPTIONS)(function)

@@ -153,6 +153,43 @@ def store(typingctx, array, index, value):
     return types.void(array, types.intp, float8), emit
 
 
+def _half_pointer(
+    context: Any, builder: ir.IRBuilder, kind: types.Type, array: ir.Value, index: ir.Value
+) -> Any:
+    half = ir.VectorType(F32, LANES // 2)
+    return builder.bitcast(_address(context, builder, kind, array, index), half.as_pointer())
+
+
+@instruction
+def load_halves(typingctx, array, low, high):
+    """Four consecutive floats from ``low`` in lanes 0 to 3, four from ``high`` in lanes 4 to 7."""
+
+    def emit(context, builder, sig, args):
+        halves = []
+        for index in args[1:]:
+            half = builder.load(_half_pointer(context, builder, sig.args[0], args[0], index))
+            half.align = 4
+            halves.append(half)
+        return builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, LANES), list(range(LANES))))
+
+    return float8(array, types.intp, types.intp), emit
+
+
+@instruction
+def store_halves(typingctx, array, low, high, value):
+    """Write lanes 0 to 3 to four consecutive floats from ``low``, lanes 4 to 7 from ``high``."""
+
+    def emit(context, builder, sig, args):
+        for index, first in ((args[1], 0), (args[2], LANES // 2)):
+            order = ir.Constant(ir.VectorType(I32, LANES // 2), list(range(first, first + LANES // 2)))
+            half = builder.shuffle_vector(args[3], args[3], order)
+            pointer = _half_pointer(context, builder, sig.args[0], args[0], index)
+            builder.store(half, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, float8), emit
+
+
 @instruction
 def load_strided(typingctx, array, index, stride):
     """Lane k is ``array[index + k * stride]``: one column of eight rows."""
