@@ -18,7 +18,7 @@ LAYERS = (
     ("train", "drive"),
     ("hub", "jobs"),
     ("studio", "worker"),
-    ("__main__",),
+    ("__main__", "ui"),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 # Inside one layer modules are siblings and never meet, except where one is defined in terms of the other.
@@ -41,8 +41,8 @@ CONFINED = {
     "espeakng_loader": ("audio/",),
     "av": ("video/", "audio/"),
     "moviepy": ("video/",),
-    "gradio": (),
-    "spaces": (),
+    "gradio": ("ui/",),
+    "spaces": ("ui/",),
     "gradio_client": ("jobs/", "studio.py"),
     "safetensors": ("safe_files.py", "checkpoint.py", "train/"),
     "plyfile": ("checkpoint.py", "model/"),

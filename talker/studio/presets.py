@@ -1,0 +1,29 @@
+"""The trainer's presets in the words of the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PresetInfo:
+    """One choice of quality."""
+
+    name: str
+    title: str
+    description: str
+    minutes: float
+    """Estimate for this clip, size and the operator's limit."""
+
+
+def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[PresetInfo]:
+    """All presets, cheapest first as the trainer lists them."""
+    from talker.train.presets import PRESETS
+
+    infos = []
+    for preset in PRESETS.values():
+        minutes = preset.minutes_estimate(seconds, size)
+        infos.append(
+            PresetInfo(preset.name, preset.title, preset.description, min(minutes, max_minutes or minutes))
+        )
+    return infos

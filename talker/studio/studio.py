@@ -1,0 +1,349 @@
+"""Everything the app may do, for one owner at a time. No layout, no tensors; heavy parts are imported on use."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talker.errors import ConfigError
+from talker.studio import preflight, talking
+from talker.studio.clips import Clip, ClipShelf
+from talker.studio.config import LOCAL, StudioConfig, default_home
+from talker.studio.gallery import AvatarInfo, Gallery
+from talker.studio.inbox import Inbox, Upload, clean_label
+from talker.studio.presets import PresetInfo, preset_infos
+from talker.studio.talking import TalkChunk, TalkDone
+
+if TYPE_CHECKING:
+    from talker.hub import Hub
+    from talker.jobs.job import Job
+    from talker.jobs.queue import JobQueue
+
+log = logging.getLogger(__name__)
+
+MAX_NAME = 60
+EXAMPLE_S = 20
+
+
+class Studio:
+    """The use cases of the app.
+
+    Every method that touches something private takes ``owner`` and answers "not here" for what belongs to
+    somebody else. Errors are :class:`talker.errors.TalkerError`.
+
+    Args:
+        home: Folder of everything that lasts; default ``TALKER_HOME`` or ``home`` beside the package.
+        hub: The Hub; None connects on first use.
+        queue: Where jobs go; None means the queue of ``home``.
+        config: What the operator allows.
+    """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        hub: Hub | None = None,
+        queue: JobQueue | None = None,
+        config: StudioConfig | None = None,
+    ) -> None:
+        self.home = Path(home or default_home()).expanduser().resolve()
+        self.config = config or StudioConfig()
+        self._hub = hub
+        self._queue = queue
+        self._lock = threading.RLock()
+        self.inbox = Inbox(self.home / "inbox")
+        self.gallery = Gallery(self.home / "avatars")
+        self.shelf = ClipShelf(self.home / "clips")
+        self._loader = talking.Loader(self.config.loaded_avatars)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    # --- clips to train from -----------------------------------------------------------------------------
+
+    def take(self, upload: Path, owner: str) -> Upload:
+        """Move an uploaded file into a private folder at once."""
+        self.inbox.sweep(self.config.keep_uploads_h)
+        return self.inbox.take(upload, owner, max_mb=self.config.max_upload_mb)
+
+    def example(self, owner: str) -> Upload:
+        """The example clip: a speaker drawn by code, made on first use."""
+        path = self.home / "examples" / f"synthetic-speaker-{EXAMPLE_S}s.mp4"
+        with self._lock:
+            if not path.is_file():
+                from talker.dataset.sample import make_sample
+
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_name(f".making-{path.name}")
+                make_sample(unfinished, seconds=EXAMPLE_S)
+                unfinished.replace(path)
+        return self.inbox.take(path, owner, max_mb=self.config.max_upload_mb, move=False)
+
+    def check(self, upload_id: str, owner: str) -> preflight.Report:
+        """Look at an upload: is it usable, and what could be better."""
+        upload = self.inbox.get(upload_id, owner)
+        return preflight.run(upload.path, upload.path.parent)
+
+    def presets(self, seconds: float, size: int) -> list[PresetInfo]:
+        """What can be chosen, with the time each takes on this machine for a clip of ``seconds``."""
+        return preset_infos(seconds, size, self.config.max_minutes)
+
+    def consent_text(self) -> str:
+        """The declaration a person has to agree to."""
+        from talker.provenance import CONSENT_TEXT
+
+        return CONSENT_TEXT
+
+    # --- jobs --------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        upload_id: str,
+        owner: str,
+        *,
+        name: str,
+        preset: str,
+        size: int,
+        who: str,
+        agreed: bool,
+        launcher: str = "local",
+    ) -> str:
+        """Start the making of an avatar; returns the id of the job, which then survives anything.
+
+        Raises:
+            ConsentError: Without the declaration and the name of who makes it.
+            ConfigError: For a name, preset or size that is not offered.
+            JobError: When the upload is gone or the queue takes no more.
+        """
+        from talker.jobs.job import JobRequest
+
+        consent = self._consent(who, agreed)
+        title = self._name(name)
+        if size not in self.config.sizes or preset not in {p.name for p in self.presets(30, size)}:
+            raise ConfigError(
+                "job.options", "This quality is not offered.", todo="Reload the page and choose again."
+            )
+        upload = self.inbox.get(upload_id, owner)
+        request = JobRequest(
+            name=title,
+            owner=owner,
+            consent=consent,
+            preset=preset,
+            size=size,
+            max_minutes=self.config.max_minutes,
+            launcher=launcher,
+            keep_inputs=self.config.keep_inputs,
+        )
+        job_id = self._jobs().submit(upload.path, request)
+        self.inbox.discard(upload_id, owner)
+        return job_id
+
+    def jobs(self, owner: str) -> list[Job]:
+        """The jobs of ``owner``, newest first."""
+        self._collect()
+        return self._jobs().jobs(owner)
+
+    def job(self, job_id: str, owner: str) -> Job:
+        """One job."""
+        self._collect()
+        return self._jobs().get(job_id, owner)
+
+    def job_events(self, job_id: str, owner: str) -> list[dict[str, Any]]:
+        """Everything the job reported, oldest first."""
+        events: list[dict[str, Any]] = []
+        offset = 0
+        while True:
+            more, offset = self._jobs().events(job_id, owner, after=offset)
+            if not more:
+                return events
+            events += more
+
+    def job_previews(self, job_id: str, owner: str) -> list[Path]:
+        """Preview pictures of a job, oldest first."""
+        return self._jobs().previews(job_id, owner)
+
+    def job_avatar(self, job_id: str) -> str | None:
+        """Slug of the avatar a finished job made, if it is still here."""
+        return self.gallery.find_source(f"job:{job_id}")
+
+    def cancel(self, job_id: str, owner: str) -> None:
+        """End a job for good; its work is deleted."""
+        self._jobs().cancel(job_id, owner)
+
+    def stop(self, job_id: str, owner: str) -> None:
+        """Save and stop; :meth:`resume` continues."""
+        self._jobs().stop(job_id, owner)
+
+    def resume(self, job_id: str, owner: str) -> None:
+        """Continue a stopped or failed job from its last checkpoint."""
+        self._jobs().resume(job_id, owner)
+
+    def delete(self, job_id: str, owner: str) -> None:
+        """Delete a job with its clip, training state and log. A finished avatar stays in the gallery."""
+        self._jobs().delete(job_id, owner)
+
+    # --- avatars -----------------------------------------------------------------------------------------
+
+    def avatars(self, owner: str = LOCAL) -> list[AvatarInfo]:
+        """The avatars ``owner`` may use, newest first."""
+        self._collect()
+        return self.gallery.all(owner)
+
+    def avatar(self, slug: str, owner: str = LOCAL) -> AvatarInfo:
+        """One avatar."""
+        return self.gallery.get(slug, owner)
+
+    def delete_avatar(self, slug: str, owner: str) -> None:
+        """Delete an avatar from this machine."""
+        self.gallery.delete(slug, owner)
+
+    def publish(
+        self, slug: str, owner: str, repo_id: str, *, private: bool = True, token: str | None = None
+    ) -> str:
+        """Upload an avatar to the Hub and return its address.
+
+        Args:
+            slug: The avatar.
+            owner: Only the owner may publish.
+            repo_id: ``name/repository``.
+            private: Visible to its owner alone.
+            token: The caller's own, used once; None takes the login of this machine.
+        """
+        info = self.gallery.own(slug, owner)
+        hub = self._hub_client(token)
+        return hub.publish(info.folder, repo_id, private=private)
+
+    def pull(self, repo_id: str, owner: str, *, anonymous: bool = False) -> str:
+        """Load an avatar from the Hub by repository id; returns its slug. ``anonymous`` uses nobody's login."""
+        from talker.checkpoint import read_card
+
+        repo_id = repo_id.strip()
+        destination = self.home / "pulled" / secrets.token_hex(16)
+        try:
+            folder = self._hub_client("" if anonymous else None).pull(repo_id, destination)
+            return self.gallery.adopt(folder, read_card(folder).name, owner, f"hub:{repo_id}")
+        finally:
+            shutil.rmtree(destination, ignore_errors=True)
+
+    def search(self, *, anonymous: bool = False) -> list[str]:
+        """Repository ids of public avatars on the Hub."""
+        found = self._hub_client("" if anonymous else None).search()
+        return [str(getattr(item, "repo_id", item)) for item in found]
+
+    # --- talking -----------------------------------------------------------------------------------------
+
+    def voices(self) -> list[Any]:
+        """Voices of every engine that works here."""
+        from talker.audio.tts import engines
+
+        return [voice for engine in engines() if engine.available() for voice in engine.voices()]
+
+    def talk(
+        self,
+        slug: str,
+        owner: str = LOCAL,
+        *,
+        text: str | None = None,
+        audio: Path | None = None,
+        voice: str | None = None,
+        rate: float = 1.0,
+        label: bool = True,
+    ) -> Iterator[TalkChunk | TalkDone]:
+        """Let an avatar say something: pieces of video while rendering, then the finished clip."""
+        info = self.gallery.get(slug, owner)
+        speech = talking.speech_of(text, audio, voice, rate)
+        title = clean_label(" ".join((text or "").split())) if text and text.strip() else "A recording"
+        avatar = self._loader.load(info)
+        yield from talking.talk(info, avatar, speech, self.shelf, owner=owner, title=title, label=label)
+
+    def clips(self, owner: str) -> list[Clip]:
+        """The newest finished clips of ``owner``."""
+        return self.shelf.all(owner)
+
+    def clip(self, clip_id: str, owner: str) -> Clip:
+        """One finished clip."""
+        return self.shelf.get(clip_id, owner)
+
+    def delete_clip(self, clip_id: str, owner: str) -> None:
+        """Delete a finished clip."""
+        self.shelf.delete(clip_id, owner)
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def start(self, *, worker: bool = True) -> None:
+        """Called once by the app: clears what a crash left behind and, if wished, keeps a worker running."""
+        self.shelf.sweep()
+        self.inbox.sweep(self.config.keep_uploads_h)
+        if worker:
+            from talker.jobs.supervisor import Supervisor
+
+            self._supervisor = Supervisor(self.home).start()
+
+    def warm_up(self) -> None:
+        """Import what the first visitor would otherwise wait for; meant for a background thread."""
+        with suppress(ImportError):
+            self._jobs().jobs(LOCAL)
+        with suppress(ImportError):
+            from talker.render import warmup
+
+            warmup()
+
+    def _consent(self, who: str, agreed: bool) -> Any:
+        from talker.errors import ConsentError
+        from talker.provenance import new_consent, require
+
+        if not agreed or not who.strip():
+            raise ConsentError(
+                "consent.missing",
+                "The declaration of consent is not complete.",
+                todo="Read it, tick the box and write your name." if not agreed else "Write your name.",
+            )
+        consent = new_consent(who.strip()[:MAX_NAME])
+        require(consent)
+        return consent
+
+    @staticmethod
+    def _name(name: str) -> str:
+        title = clean_label(" ".join(name.replace("/", " ").split()))[:MAX_NAME] if name.strip() else ""
+        if not title:
+            raise ConfigError(
+                "job.name", "The avatar has no name.", todo="Give it one, for example your own."
+            )
+        return title
+
+    def _jobs(self) -> JobQueue:
+        with self._lock:
+            if self._queue is None:
+                from talker.jobs.queue import JobQueue
+
+                self._queue = JobQueue(self.home)
+            return self._queue
+
+    def _hub_client(self, token: str | None) -> Hub:
+        """A client with the given token; None is the login of this machine, an empty one is nobody."""
+        from talker.hub import Hub
+
+        return self._hub or (Hub() if token is None else Hub(token=token))
+
+    def _collect(self) -> None:
+        """Move the avatars of finished jobs into the gallery; safe to repeat after a crash at any point."""
+        from talker.jobs.job import JobState
+
+        with self._lock:
+            for job in self._jobs().jobs():
+                folder = self._jobs().store.folder(job.id) / "avatar"
+                if job.state != JobState.DONE or not (folder / "avatar.json").is_file():
+                    continue
+                self._name_card(folder, job.name)
+                slug = self.gallery.adopt(folder, job.name, job.owner, f"job:{job.id}")
+                log.info("job %s became avatar %s", job.id, slug)
+
+    @staticmethod
+    def _name_card(folder: Path, name: str) -> None:
+        from talker.checkpoint import read_card, update_card
+
+        if read_card(folder).name != name:
+            update_card(folder, name=name)

@@ -1,0 +1,236 @@
+"""Avatars: the gallery, one avatar from all sides, and the way to and from the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from talker.errors import HubError
+from talker.studio.gallery import AvatarInfo
+from talker.ui import html
+from talker.ui.context import PICK, QUIET, Context, expose, markup, spoken_errors
+from talker.ui.live import finished_video
+from talker.ui.tiles import avatar_tiles
+
+REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './avatars?avatar=' + slug); }"
+SURE = "(slug) => confirm('Delete this avatar for good?') ? slug : ''"
+MAX_FOUND = 24
+OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
+
+
+class AvatarsPage:
+    """Lays the page out and wires it."""
+
+    def __init__(self, context: Context, demo: gr.Blocks) -> None:
+        self.context, self.studio = context, context.studio
+        markup(html.header("Avatars"))
+        markup(html.title("Avatars", "Yours, and those you loaded from the Hub."))
+        self.nobody = markup(visible=False)
+        self.slug = gr.Textbox(visible="hidden", elem_id="tk-chosen-avatar")
+        self.tiles = markup(js_on_load=PICK, elem_id="tk-avatars")
+        with gr.Row(visible=False, equal_height=False) as self.panel:
+            with gr.Column(scale=6, min_width=300, elem_classes="tk-card"):
+                self._portrait()
+            with gr.Column(scale=4, min_width=280):
+                self._more()
+        with gr.Column(elem_classes="tk-card"):
+            self._hub()
+        markup(html.footer())
+        self._wire(demo)
+
+    def _portrait(self) -> None:
+        self.head = markup(elem_id="tk-avatar-head")
+        self.preview = finished_video(
+            label="Preview",
+            show_label=False,
+            buttons=[],
+            loop=True,
+            height=360,
+            elem_classes="tk-player",
+            elem_id="tk-preview",
+        )
+        with gr.Row():
+            self.talk = gr.Button("Make it talk", variant="primary", min_width=130, elem_id="tk-open-talk")
+            self.solid = gr.Button("Show in 3D", min_width=110, elem_id="tk-show-3d")
+            self.ply = gr.DownloadButton("Download 3D", min_width=110, elem_id="tk-ply")
+        self.model = gr.Model3D(
+            label="Neutral pose", show_label=False, visible=False, height=420, elem_id="tk-model"
+        )
+
+    def _more(self) -> None:
+        with gr.Column(elem_classes="tk-card"):
+            self.facts = markup(elem_id="tk-avatar-facts")
+        with gr.Accordion("Publish to the Hugging Face Hub", open=False):
+            self.repo = gr.Textbox(label="Repository", placeholder="your-name/ada", max_length=96)
+            self.private = gr.Checkbox(label="Private: only you can see it", value=True)
+            login = "" if self.context.shared else " Leave it empty to use the login of this machine."
+            self.token = gr.Textbox(
+                label="Access token",
+                type="password",
+                placeholder="hf_…",
+                info=f"Used once and not kept.{login}",
+            )
+            self.publish = gr.Button("Publish", elem_id="tk-publish")
+            self.published = markup()
+        with gr.Accordion("Delete", open=False):
+            markup(
+                '<p class="tk-status">Every file of it on this machine. A copy on the Hub stays there.</p>'
+            )
+            self.delete = gr.Button("Delete this avatar", variant="stop", elem_id="tk-delete-avatar")
+
+    def _hub(self) -> None:
+        markup(html.section("", "Load from the Hub", "Somebody's avatar, by the name of its repository."))
+        with gr.Row(equal_height=True):
+            self.wanted = gr.Textbox(
+                label="Repository",
+                show_label=False,
+                placeholder="owner/avatar",
+                scale=4,
+                max_length=96,
+                elem_id="tk-repo",
+            )
+            self.load = gr.Button("Load", variant="primary", scale=1, min_width=100, elem_id="tk-load")
+            self.browse = gr.Button("Browse", scale=1, min_width=100, elem_id="tk-browse")
+        self.found = markup(js_on_load=PICK, elem_id="tk-found")
+
+    def _wire(self, demo: gr.Blocks) -> None:
+        shown = [
+            self.nobody,
+            self.tiles,
+            self.panel,
+            self.slug,
+            self.head,
+            self.preview,
+            self.facts,
+            self.ply,
+            self.model,
+            self.published,
+        ]
+        demo.load(self.on_load, None, shown, **QUIET)
+        self.tiles.pick(self.on_pick, None, shown, **QUIET).success(
+            None, self.slug, None, js=REMEMBER, **QUIET
+        )
+        self.talk.click(None, self.slug, None, js=OPEN_TALK, **QUIET)
+        self.solid.click(self.on_solid, self.slug, self.model, **QUIET)
+        self.publish.click(
+            self.on_publish,
+            [self.slug, self.repo, self.private, self.token],
+            [self.published, self.token],
+            api_visibility="private",
+        )
+        self.delete.click(self.on_delete, self.slug, shown, js=SURE, **QUIET)
+        for event in (self.load.click, self.wanted.submit):
+            event(self.on_pull, self.wanted, shown, api_visibility="private")
+        self.browse.click(self.on_browse, None, self.found, api_visibility="private")
+        self.found.pick(self.on_found, None, self.wanted, **QUIET)
+
+    def on_load(self, request: gr.Request) -> list[Any]:
+        """Fill the page; the address may name an avatar."""
+        with spoken_errors():
+            return self._show(dict(request.query_params or {}).get("avatar", ""), self.context.owner(request))
+
+    def on_pick(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """Another avatar was chosen."""
+        with spoken_errors():
+            return self._show(str(event.id), self.context.owner(request))
+
+    def on_solid(self, chosen: str, request: gr.Request) -> Any:
+        """Show the neutral pose as splats."""
+        with spoken_errors():
+            info = self.studio.avatar(chosen, self.context.owner(request))
+            return gr.update(value=expose(info.ply), visible=True)
+
+    def on_publish(
+        self, chosen: str, repo: str, private: bool, token: str, request: gr.Request
+    ) -> tuple[str, str]:
+        """Upload; the token leaves the page with the answer."""
+        with spoken_errors():
+            owner = self.context.owner(request)
+            url = self.studio.publish(chosen, owner, repo.strip(), private=private, token=self._token(token))
+        return html.message("check", url, "Published, for you alone." if private else "Published."), ""
+
+    def on_delete(self, chosen: str, request: gr.Request) -> list[Any]:
+        """Delete, if the browser's question was answered with yes."""
+        with spoken_errors():
+            owner = self.context.owner(request)
+            if chosen:
+                self.studio.delete_avatar(chosen, owner)
+            return self._show("", owner)
+
+    def on_pull(self, repo: str, request: gr.Request) -> list[Any]:
+        """Load from the Hub."""
+        with spoken_errors():
+            owner = self.context.owner(request)
+            return self._show(self.studio.pull(repo, owner, anonymous=self.context.shared), owner)
+
+    def on_browse(self) -> str:
+        """Public avatars on the Hub."""
+        with spoken_errors():
+            names = self.studio.search(anonymous=self.context.shared)
+        if not names:
+            return html.message("info", "No public avatars were found.")
+        items = "".join(
+            f'<button type="button" class="tk-job" data-id="{html.esc(n)}"><span><b>{html.esc(n)}</b></span></button>'
+            for n in names[:MAX_FOUND]
+        )
+        return f'<div class="tk-jobs">{items}</div>'
+
+    def on_found(self, event: gr.EventData) -> str:
+        """A search result was chosen."""
+        return str(event.id)
+
+    def _show(self, chosen: str, owner: str) -> list[Any]:
+        avatars = self.studio.avatars(owner)
+        if not avatars:
+            words = "Make one from a short video of somebody talking, or load one from the Hub below."
+            empty = html.empty("people", "No avatar yet", words, ("Create an avatar", ""))
+            return [gr.update(value=empty, visible=True), "", gr.update(visible=False), "", *[gr.skip()] * 6]
+        info = next((a for a in avatars if a.slug == chosen), avatars[0])
+        film, ply = info.preview.is_file(), info.ply.is_file()
+        return [
+            gr.update(visible=False),
+            avatar_tiles(avatars, info.slug),
+            gr.update(visible=True),
+            info.slug,
+            _head(info),
+            gr.update(value=expose(info.preview) if film else None, visible=film),
+            _facts(info),
+            gr.update(value=expose(info.ply) if ply else None, visible=ply),
+            gr.update(value=None, visible=False),
+            "",
+        ]
+
+    def _token(self, token: str) -> str | None:
+        """The visitor's own token; on a shared server never the operator's."""
+        if not token.strip() and self.context.shared:
+            raise HubError(
+                "hub.token", "There is no access token.", todo="Paste one of yours; it is used once."
+            )
+        return token.strip() or None
+
+
+def _head(info: AvatarInfo) -> str:
+    source = f"From the Hub: {info.note.source[4:]}" if info.note.source.startswith("hub:") else "Made here"
+    return (
+        f'<div class="tk-detail-head"><h2>{html.esc(info.card.name)}</h2>'
+        f'<span class="tk-meta">{html.esc(source)} · {html.ago(info.note.added or info.card.created)}</span></div>'
+    )
+
+
+def _facts(info: AvatarInfo) -> str:
+    card = info.card
+    rows = [
+        ("Quality", card.preset),
+        ("Picture", f"{card.size} × {card.size}"),
+        ("Gaussians", f"{card.n_gaussians:,}"),
+        ("Hears with", card.audio_encoder),
+        ("Size", html.size_of(card.bytes)),
+        ("Consent by", card.consent.get("who", "")),
+        ("Consent on", str(card.consent.get("when", ""))[:10]),
+    ]
+    rows += [
+        (name, f"{value:.2f}") for name, value in card.metrics.items() if isinstance(value, (int, float))
+    ]
+    cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
+    return f'<table class="tk-metrics">{cells}</table>'

@@ -1,0 +1,201 @@
+"""A job as HTML: list, progress, pictures, curves, log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talker.ui import html
+from talker.ui.pictures import thumbnail
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from talker.jobs.job import Job
+
+STATES = {
+    "queued": "Waiting",
+    "running": "Training",
+    "stopping": "Saving",
+    "stopped": "Stopped",
+    "cancelled": "Cancelled",
+    "failed": "Failed",
+    "done": "Done",
+}
+STAGES = {
+    "check": "Look at the clip",
+    "prepare": "Prepare",
+    "prepare/decode": "Read the clip",
+    "prepare/landmarks": "Find the face",
+    "prepare/mask": "Cut out the person",
+    "prepare/pose": "Follow the head",
+    "prepare/torso": "Follow the shoulders",
+    "prepare/expression": "Read the expression",
+    "prepare/background": "Paint the background",
+    "prepare/cloud": "Place the points",
+    "motion": "Learn the lips",
+    "static": "Learn the head",
+    "deform": "Learn the motion",
+    "evaluate": "Measure",
+    "export": "Pack up",
+}
+MAX_POINTS = 300
+MAX_LOG = 200
+
+
+def stage_name(stage: str) -> str:
+    """A stage in words."""
+    return STAGES.get(stage, stage.rsplit("/", 1)[-1].replace("_", " ").capitalize())
+
+
+def pill(state: str) -> str:
+    """Coloured state."""
+    return f'<span class="tk-pill tk-{html.esc(state)}">{STATES.get(state, html.esc(state))}</span>'
+
+
+def job_list(jobs: Sequence[Job], chosen: str, pictures: dict[str, Path | None]) -> str:
+    """All jobs, newest first."""
+    rows = ""
+    for job in jobs:
+        uri = thumbnail(pictures.get(job.id), 104)
+        picture = f'<img src="{uri}" alt="">' if uri else f'<span class="tk-noimg">{html.icon("face")}</span>'
+        rows += (
+            f'<button type="button" class="tk-job" data-id="{html.esc(job.id)}" '
+            f'aria-pressed="{"true" if job.id == chosen else "false"}">{picture}'
+            f"<span><b>{html.esc(job.name)}</b><small>{_line(job)}</small></span>{pill(str(job.state))}</button>"
+        )
+    return f'<div class="tk-jobs">{rows}</div>'
+
+
+def _line(job: Job) -> str:
+    state = str(job.state)
+    if state == "queued":
+        return "Next in the queue" if job.position <= 1 else f"Number {job.position} in the queue"
+    if state in ("running", "stopping") and job.stage:
+        share = f" · {job.fraction:.0%}" if job.fraction is not None else ""
+        return html.esc(stage_name(job.stage)) + share
+    return f"{html.esc(job.preset)} · {html.ago(job.finished or job.created)}"
+
+
+def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
+    """Head of the panel: name, state, progress, message."""
+    state = str(job.state)
+    meta = f"{job.preset} · {job.size} × {job.size} · from {job.clip_name} · started {html.ago(job.created)}"
+    parts = [
+        f'<div class="tk-detail-head"><h2>{html.esc(job.name)}</h2>{pill(state)}'
+        f'<span class="tk-meta">{html.esc(meta)}</span></div>'
+    ]
+    if state in ("running", "stopping"):
+        parts += [_bar(job), _stages(job, events), _figures(job)]
+    if state == "queued":
+        place = (
+            "It is the next to run." if job.position <= 1 else f"There are {job.position - 1} jobs before it."
+        )
+        parts.append(html.message("info", f"Waiting in the queue. {place}"))
+    if state == "stopped":
+        parts.append(
+            html.message("info", "Everything up to here is saved. Resume whenever you like.", "Stopped")
+        )
+    if state == "failed":
+        parts.append(html.message("error", job.error or "The training ended early.", "This job failed"))
+    if state == "cancelled":
+        parts.append(html.message("info", "Its work was deleted.", "Cancelled"))
+    if state == "done":
+        parts += [html.message("check", "The avatar is ready. Make it talk.", "Done"), _metrics(job)]
+    return f'<div class="tk-detail">{"".join(parts)}</div>'
+
+
+def _bar(job: Job) -> str:
+    bar = html.bar(None if job.fraction is None else 100 * job.fraction)
+    steps = f"{job.step:,} of {job.total:,}" if job.total else ""
+    left = f"about {html.duration(job.eta_s)} left" if job.eta_s else ""
+    right = " · ".join(part for part in (steps, left) if part)
+    stage = html.esc(stage_name(job.stage)) if job.stage else "Starting"
+    return f'<div class="tk-progress"><div class="tk-bar-label"><b>{stage}</b><span>{right}</span></div>{bar}</div>'
+
+
+def _stages(job: Job, events: Sequence[dict[str, Any]]) -> str:
+    reached = list(
+        dict.fromkeys(str(e["stage"]) for e in events if e.get("type") == "stage" and e.get("stage"))
+    )
+    items = ""
+    for stage in reached:
+        now = stage == job.stage
+        items += f'<li class="{"tk-now" if now else "tk-past"}">{html.esc(stage_name(stage))}</li>'
+    return f'<ul class="tk-stages" aria-label="Stages">{items}</ul>' if items else ""
+
+
+def _figures(job: Job) -> str:
+    names = {"loss": ("Loss", "{:.4f}"), "psnr": ("PSNR", "{:.1f} dB"), "gaussians": ("Gaussians", "{:,.0f}")}
+    shown = [
+        (names[k][0], names[k][1].format(v)) for k, v in job.values.items() if k in names and v is not None
+    ]
+    return html.facts(shown) if shown else ""
+
+
+def _metrics(job: Job) -> str:
+    shown = []
+    for protocol, values in job.metrics.items():
+        shown += [
+            (f"{name} ({protocol})", f"{value:.2f}") for name, value in values.items() if value is not None
+        ][:4]
+    took = (job.finished or 0) - (job.started or 0)
+    if job.started and took > 0:
+        shown.append(("Took", html.duration(took)))
+    return html.facts(shown) if shown else ""
+
+
+def previews(paths: Sequence[Path], job: Job) -> str:
+    """The newest picture large, a few earlier ones small."""
+    if not paths:
+        return ""
+    newest = thumbnail(paths[-1], 512)
+    step = max(1, len(paths) // 6)
+    earlier = [thumbnail(p, 128) for p in list(paths[:-1])[::-step][:6]][::-1]
+    small = "".join(f'<img src="{uri}" alt="">' for uri in earlier if uri)
+    past = f'<div class="tk-past-frames" aria-label="Earlier">{small}</div>' if small else ""
+    return f'<div class="tk-previews"><img src="{newest}" alt="Newest picture of {html.esc(job.name)}">{past}</div>'
+
+
+def curves(events: Sequence[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Loss and PSNR over steps, thinned out; columns step, value, stage."""
+    import pandas as pd
+
+    frames = []
+    for name in ("loss", "psnr"):
+        rows = [
+            (e["step"], e["values"][name], stage_name(str(e["stage"])))
+            for e in events
+            if e.get("type") == "progress" and (e.get("values") or {}).get(name) is not None
+        ]
+        rows = rows[:: max(1, len(rows) // MAX_POINTS)]
+        frames.append(pd.DataFrame(rows, columns=["step", name, "stage"]))
+    return frames[0], frames[1]
+
+
+def log_text(events: Sequence[dict[str, Any]]) -> str:
+    """The log, newest line last."""
+    lines = []
+    for event in events:
+        text = _log_line(event)
+        if text:
+            lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.get('t', 0)))}  {html.esc(text)}")
+    return f'<pre class="tk-log">{chr(10).join(lines[-MAX_LOG:])}</pre>' if lines else ""
+
+
+def _log_line(event: dict[str, Any]) -> str:
+    kind = event.get("type")
+    if kind == "stage":
+        return stage_name(str(event.get("stage", "")))
+    if kind == "note":
+        return f"{'! ' if event.get('level') == 'warning' else ''}{event.get('message', '')}"
+    if kind == "state":
+        return f"[{event.get('state')}] {event.get('message', '')}"
+    if kind == "checkpoint":
+        return f"Saved at step {event.get('step')}"
+    if kind == "evaluated":
+        values = ", ".join(f"{k} {v:.3f}" for k, v in (event.get("metrics") or {}).items() if v is not None)
+        return f"Protocol {event.get('protocol')}: {values}"
+    return "Finished" if kind == "finished" else ""

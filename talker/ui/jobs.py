@@ -1,0 +1,200 @@
+"""Jobs: what is being made, how far it is, and what can be done about it. Only reads; the work is elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from talker.errors import TalkerError
+from talker.ui import html
+from talker.ui.context import PICK, QUIET, Context, markup, spoken_errors
+from talker.ui.job_html import curves, detail, job_list, log_text, previews
+
+if TYPE_CHECKING:
+    from talker.jobs.job import Job
+
+POLL_S = 2.0
+REMEMBER = "(id) => { if (id) history.replaceState(null, '', './jobs?job=' + id); }"
+OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
+ACTIONS = ("stop", "resume", "cancel", "delete")
+QUESTIONS = {
+    "cancel": "End this job and throw its work away?",
+    "delete": "Delete the record of this job? A finished avatar stays.",
+}
+PLOT: dict[str, Any] = {"x": "step", "color": "stage", "height": 220, "buttons": [], "min_width": 260}
+
+
+class JobsPage:
+    """Lays the page out and wires it. Everything private is read anew at each tick, for the one who asks."""
+
+    def __init__(self, context: Context, demo: gr.Blocks) -> None:
+        self.context, self.studio = context, context.studio
+        markup(html.header("Jobs"))
+        markup(html.title("Jobs", "Training goes on when you close this page, and after a restart."))
+        self.nothing = markup(visible=False)
+        self.chosen = gr.Textbox(visible="hidden", elem_id="tk-chosen-job")
+        self.slug = gr.Textbox(visible="hidden")
+        self.seen = gr.State({})
+        self.wanted = gr.State("")
+        with gr.Row(equal_height=False, visible=False) as self.board:
+            with gr.Column(scale=4, min_width=290):
+                self.list = markup(js_on_load=PICK, elem_id="tk-jobs")
+            with gr.Column(scale=8, min_width=320, elem_classes="tk-card"):
+                self._panel()
+        markup(html.footer())
+        self._wire(demo)
+
+    def _panel(self) -> None:
+        self.head = markup(elem_id="tk-job-detail")
+        self.pictures = markup(elem_id="tk-previews")
+        with gr.Row():
+            self.talk = gr.Button("Make it talk", variant="primary", visible=False, elem_id="tk-open-talk")
+            names = {"stop": "Save and stop", "resume": "Resume", "cancel": "Cancel", "delete": "Delete"}
+            self.buttons = {
+                action: gr.Button(names[action], visible=False, min_width=110, elem_id=f"tk-{action}")
+                for action in ACTIONS
+            }
+        with gr.Row(visible=False, equal_height=True) as self.sure:
+            self.question = markup()
+            self.yes = gr.Button("Yes", variant="stop", min_width=90, scale=0, elem_id="tk-yes")
+            self.no = gr.Button("No", min_width=90, scale=0)
+        with gr.Row(visible=False, elem_id="tk-plots") as self.plots:
+            self.loss = gr.LinePlot(y="loss", title="Loss", **PLOT)
+            self.psnr = gr.LinePlot(y="psnr", title="PSNR, dB", **PLOT)
+        with gr.Accordion("Log", open=False):
+            self.log = markup(elem_id="tk-log")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """In the order of :meth:`_updates`."""
+        return [
+            self.chosen,
+            self.slug,
+            self.seen,
+            self.nothing,
+            self.board,
+            self.list,
+            self.head,
+            self.pictures,
+            self.log,
+            self.talk,
+            *self.buttons.values(),
+            self.plots,
+            self.loss,
+            self.psnr,
+        ]
+
+    def _wire(self, demo: gr.Blocks) -> None:
+        direct: dict[str, Any] = {**QUIET, "queue": False}
+        demo.load(self.on_load, None, self.outputs, **direct)
+        gr.Timer(POLL_S).tick(self.on_tick, [self.chosen, self.seen], self.outputs, **direct)
+        self.list.pick(self.on_pick, self.seen, self.outputs, **direct).success(
+            None, self.chosen, None, js=REMEMBER, **QUIET
+        )
+        for action in ("stop", "resume"):
+            self.buttons[action].click(
+                self.on_act, [gr.State(action), self.chosen, self.seen], self.outputs, **direct
+            )
+        for action, question in QUESTIONS.items():
+            self.buttons[action].click(
+                lambda a=action, q=question: (a, gr.update(visible=True), html.message("warning", q)),
+                None,
+                [self.wanted, self.sure, self.question],
+                **direct,
+            )
+        done = self.yes.click(self.on_act, [self.wanted, self.chosen, self.seen], self.outputs, **direct)
+        for event in (done.then, self.no.click):
+            event(lambda: gr.update(visible=False), None, self.sure, **direct)
+        self.talk.click(None, self.slug, None, js=OPEN_TALK, **QUIET)
+
+    def on_load(self, request: gr.Request) -> list[Any]:
+        """Fill the page; the address may name a job."""
+        with spoken_errors():
+            return self._show(dict(request.query_params or {}).get("job", ""), {}, request)
+
+    def on_tick(self, job_id: str, seen: dict[str, Any], request: gr.Request) -> list[Any]:
+        """Refresh."""
+        try:
+            return self._show(job_id, seen, request)
+        except TalkerError:
+            # A job can vanish between two reads; the next tick shows the truth.
+            return [gr.skip()] * len(self.outputs)
+
+    def on_pick(self, seen: dict[str, Any], request: gr.Request, event: gr.EventData) -> list[Any]:
+        """Another job was chosen."""
+        with spoken_errors():
+            return self._show(str(event.id), seen, request)
+
+    def on_act(self, action: str, job_id: str, seen: dict[str, Any], request: gr.Request) -> list[Any]:
+        """One of the buttons."""
+        with spoken_errors():
+            if action in ACTIONS:
+                getattr(self.studio, action)(job_id, self.context.owner(request))
+            return self._show(job_id, seen, request)
+
+    def _show(self, job_id: str, seen: dict[str, Any], request: gr.Request) -> list[Any]:
+        """The present state of everything; unchanged parts are skipped so that nothing flickers."""
+        owner = self.context.owner(request)
+        jobs = self.studio.jobs(owner)
+        if not jobs:
+            words = "Upload a short clip; its progress shows here, with pictures of the avatar as it learns."
+            empty = html.empty("film", "Nothing is being made yet", words, ("Create an avatar", ""))
+            now = {"job": "", "slug": "", "nothing": empty}
+            return self._updates(now, seen)
+        if job_id not in {job.id for job in jobs}:
+            job_id = next((job.id for job in jobs if job.active), jobs[0].id)
+        job = next(job for job in jobs if job.id == job_id)
+        return self._updates(self._state(job, jobs, owner), seen)
+
+    def _state(self, job: Job, jobs: list[Job], owner: str) -> dict[str, Any]:
+        """Everything the page shows, by name."""
+        newest = {j.id: next(iter(self.studio.job_previews(j.id, owner)[-1:]), None) for j in jobs}
+        events = self.studio.job_events(job.id, owner)
+        slug = self.studio.job_avatar(job.id) or ""
+        tables = curves(events)
+        return {
+            "job": job.id,
+            "slug": slug,
+            "nothing": "",
+            "list": job_list(jobs, job.id, newest),
+            "head": detail(job, events),
+            "pictures": previews(self.studio.job_previews(job.id, owner), job),
+            "log": log_text(events),
+            "talk": bool(slug),
+            "stop": str(job.state) in ("queued", "running"),
+            "resume": job.resumable,
+            "cancel": job.active or job.resumable,
+            "delete": not job.active,
+            "points": [len(t) for t in tables],
+            "tables": tables,
+        }
+
+    @staticmethod
+    def _updates(now: dict[str, Any], seen: dict[str, Any]) -> list[Any]:
+        """Updates in the order of :attr:`outputs`, for what differs from ``seen``."""
+        old = seen if seen.get("job") == now["job"] else {}
+        tables = now.pop("tables", None)
+
+        def text(key: str) -> Any:
+            return gr.skip() if now.get(key, "") == old.get(key) else now.get(key, "")
+
+        def shown(key: str) -> Any:
+            return gr.skip() if now.get(key) == old.get(key) else gr.update(visible=bool(now.get(key)))
+
+        drawn = tables is not None and any(now["points"])
+        fresh = drawn and now["points"] != old.get("points")
+        return [
+            now["job"],
+            now["slug"],
+            now,
+            gr.update(value=now["nothing"], visible=bool(now["nothing"]))
+            if now["nothing"] != old.get("nothing")
+            else gr.skip(),
+            gr.update(visible=not now["nothing"]) if now["nothing"] != old.get("nothing") else gr.skip(),
+            *(text(key) for key in ("list", "head", "pictures", "log")),
+            *(shown(key) for key in ("talk", *ACTIONS)),
+            gr.update(visible=drawn) if fresh or old == {} else gr.skip(),
+            tables[0] if fresh and tables else gr.skip(),
+            tables[1] if fresh and tables else gr.skip(),
+        ]

@@ -1,0 +1,29 @@
+"""Small pictures for lists, inlined so that no private frame gets an address of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import lru_cache
+from pathlib import Path
+
+
+def thumbnail(path: Path | None, side: int) -> str:
+    """A picture as a small JPEG data URI; empty if it cannot be read (it may be deleted at any moment)."""
+    if path is None:
+        return ""
+    try:
+        return _encode(path, path.stat().st_mtime_ns, side)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _encode(path: Path, _changed: int, side: int) -> str:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.thumbnail((side, side))
+        data = io.BytesIO()
+        image.convert("RGB").save(data, "JPEG", quality=84)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
