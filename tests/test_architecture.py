@@ -11,19 +11,31 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "talker"
 
 LAYERS = (
-    ("errors", "types", "events", "geometry", "atomic", "safe_files", "sandbox", "sniff", "torchvision_fix"),
+    (
+        "errors",
+        "types",
+        "events",
+        "geometry",
+        "atomic",
+        "safe_files",
+        "memory",
+        "sandbox",
+        "sniff",
+        "torchvision_fix",
+    ),
     ("video", "audio"),
     ("dataset", "model", "render", "losses", "metrics"),
-    ("checkpoint", "frame", "provenance"),
+    ("checkpoint", "frame", "provenance", "model_card"),
     ("train", "drive"),
     ("hub", "jobs"),
     ("studio", "worker"),
-    ("__main__", "ui"),
+    ("__main__", "cli", "ui"),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 # Inside one layer modules are siblings and never meet, except where one is defined in terms of the other.
 SAME_LAYER = {("metrics", "losses"), ("types", "errors"), ("geometry", "types"), ("events", "types")}
 SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
+SAME_LAYER |= {("model_card", "checkpoint")}
 SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("video", "audio")}
 
 CONFINED = {
@@ -31,7 +43,7 @@ CONFINED = {
     "numba": ("render/", "model/", "train/"),
     "llvmlite": ("render/",),
     "mediapipe": ("dataset/steps/",),
-    "huggingface_hub": ("hub.py",),
+    "huggingface_hub": ("hub/",),
     "dbos": ("jobs/",),
     "c2pa": ("provenance/",),
     "lpips": ("losses.py", "metrics.py"),
