@@ -53,7 +53,7 @@ class SoundCollector:
             silence = round((time_s - self.start_s) * self._rate) - self._n
             if silence > 0:
                 self._append(np.zeros(min(silence, self._max_samples), np.float32))
-            self._resampler = AudioResampler(format="flt", layout="mono", rate=self._rate)
+            self._resampler = AudioResampler(format="fltp", layout=frame.layout, rate=self._rate)
             self._layout = layout
         frame.pts = None
         self._take(self._resampler.resample(frame))  # type: ignore[union-attr]
@@ -66,7 +66,8 @@ class SoundCollector:
 
     def _take(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
-            self._append(frame.to_ndarray().reshape(-1))
+            # The mean of the channels: FFmpeg's own downmix makes equal channels louder and lets them clip.
+            self._append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
 
     def _append(self, samples: np.ndarray) -> None:
         self._parts.append(samples)
@@ -135,8 +136,13 @@ def _decode(file: BinaryIO, demuxer: str, collector: SoundCollector, name: str) 
                 good += 1
             except InvalidDataError:
                 bad += 1
-    if bad > max(2, MAX_BAD_SHARE * (good + bad)):
+    if too_many_bad(good, bad):
         raise damaged(name, f"{bad} of {good + bad} packets cannot be decoded")
+
+
+def too_many_bad(good: int, bad: int) -> bool:
+    """Whether so many packets cannot be decoded that the rest is not to be trusted. One may always be cut."""
+    return bad >= max(2, MAX_BAD_SHARE * (good + bad)) or bad > good
 
 
 def open_pinned(file: BinaryIO, demuxer: str) -> InputContainer:

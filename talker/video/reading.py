@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from talker.audio.reading import MAX_BAD_SHARE, SoundCollector, decoding, open_pinned
+from talker.audio.reading import SoundCollector, decoding, open_pinned, too_many_bad
 from talker.errors import VideoError
 from talker.sniff import Kind, sniff
 
@@ -290,7 +290,7 @@ class _Source:
                 elif sound is not None:
                     for frame in decoded:
                         sound.add(frame)  # type: ignore[arg-type]
-        if self.bad > max(2, MAX_BAD_SHARE * (self.good + self.bad)):
+        if too_many_bad(self.good, self.bad):
             raise damaged(self.name, f"{self.bad} of {self.good + self.bad} packets cannot be decoded")
 
     def first_frame(self) -> VideoFrame:
