@@ -105,7 +105,7 @@ def test_agents_smooth_the_conditioning() -> None:
 
 
 def test_number_of_agents_is_absolute_or_a_share() -> None:
-    assert ESAA(DIM, 16).n_agents(30_000) == 16
+    assert ESAA(DIM, 16).n_agents(30_000) == 16 == ESAA(DIM, 16.0).n_agents(30_000)
     assert ESAA(DIM, 0.01).n_agents(30_000) == 300
     assert ESAA(DIM, 0.01).n_agents(20) == 1
     assert ESAA(DIM, 200).n_agents(50) == 50

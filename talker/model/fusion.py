@@ -102,7 +102,7 @@ class ESAA(Fusion):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not (isinstance(agents, int) and agents >= 1) and not 0 < agents < 1:
+        if not 0 < agents < 1 and (agents < 1 or agents != int(agents)):
             raise ConfigError(
                 "fusion.agents", f"{agents} agents.", expected="A whole number, or a share of N below 1."
             )
@@ -116,7 +116,7 @@ class ESAA(Fusion):
 
     def n_agents(self, n: int) -> int:
         """Number of agents for ``n`` Gaussians."""
-        return max(1, min(n, self.agents if self.agents >= 1 else round(self.agents * n)))  # type: ignore[arg-type]
+        return max(1, min(n, round(self.agents if self.agents >= 1 else self.agents * n)))
 
     def prepare(self, spatial: Tensor, order: Tensor | None = None) -> Prepared:
         """The rows, the agents [n, d] and each Gaussian's attention to them [N, n].
