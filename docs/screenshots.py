@@ -22,7 +22,8 @@ def shoot(page: Page, address: str, target: Path) -> None:
     """Open a page, wait until it has settled, and save all of it."""
     page.goto(address)
     page.wait_for_selector(".tk-footer", state="attached")
-    page.wait_for_timeout(2500)
+    page.wait_for_selector(".tk-skeleton", state="hidden")
+    page.wait_for_timeout(1500)
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     if overflow > 0:
         print(f"{target.name}: {overflow} px wider than the screen")

@@ -29,13 +29,13 @@ class Upload:
     received: float  # seconds since 1970
 
 
-def clean_label(name: str) -> str:
+def clean_label(name: str, *, default: str = "clip") -> str:
     """A file name for display: base name, printable characters only, cut to ``MAX_LABEL``."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     shown = "".join(
         c for c in base if c.isprintable() and not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069")
     )
-    return shown.strip()[:MAX_LABEL] or "clip"
+    return shown.strip()[:MAX_LABEL] or default
 
 
 def _file_name(label: str) -> str:

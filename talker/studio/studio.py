@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talker.errors import ConfigError
+from talker.errors import ConfigError, TalkerError
 from talker.studio import preflight, talking
 from talker.studio.clips import Clip, ClipShelf
 from talker.studio.config import LOCAL, StudioConfig, default_home
@@ -255,7 +255,8 @@ class Studio:
         """Let an avatar say something: pieces of video while rendering, then the finished clip."""
         info = self.gallery.get(slug, owner)
         speech = talking.speech_of(text, audio, voice, rate)
-        title = clean_label(" ".join((text or "").split())) if text and text.strip() else "A recording"
+        words = " ".join((text or "").replace("/", " ").replace("\\", " ").split())
+        title = clean_label(words, default="A recording")
         avatar = self._loader.load(info)
         yield from talking.talk(info, avatar, speech, self.shelf, owner=owner, title=title, label=label)
 
@@ -307,7 +308,7 @@ class Studio:
 
     @staticmethod
     def _name(name: str) -> str:
-        title = clean_label(" ".join(name.replace("/", " ").split()))[:MAX_NAME] if name.strip() else ""
+        title = clean_label(" ".join(name.replace("/", " ").split()), default="")[:MAX_NAME].strip()
         if not title:
             raise ConfigError(
                 "job.name", "The avatar has no name.", todo="Give it one, for example your own."
@@ -337,7 +338,12 @@ class Studio:
                 folder = self._jobs().store.folder(job.id) / "avatar"
                 if job.state != JobState.DONE or not (folder / "avatar.json").is_file():
                     continue
-                self._name_card(folder, job.name)
+                try:
+                    self._name_card(folder, job.name)
+                except TalkerError as error:
+                    # One damaged folder must not hide everybody's jobs.
+                    log.error("the avatar of job %s cannot be read: %s", job.id, error)
+                    continue
                 slug = self.gallery.adopt(folder, job.name, job.owner, f"job:{job.id}")
                 log.info("job %s became avatar %s", job.id, slug)
 

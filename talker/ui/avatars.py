@@ -26,7 +26,7 @@ class AvatarsPage:
         self.context, self.studio = context, context.studio
         markup(html.header("Avatars"))
         markup(html.title("Avatars", "Yours, and those you loaded from the Hub."))
-        self.nobody = markup(visible=False)
+        self.nobody = markup(html.loading())
         self.slug = gr.Textbox(visible="hidden", elem_id="tk-chosen-avatar")
         self.tiles = markup(js_on_load=PICK, elem_id="tk-avatars")
         with gr.Row(visible=False, equal_height=False) as self.panel:

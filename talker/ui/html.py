@@ -91,6 +91,11 @@ def empty(icon_name: str, heading: str, text: str, link: tuple[str, str] | None 
     return f'<div class="tk-empty">{icon(icon_name)}<h3>{esc(heading)}</h3><p>{esc(text)}</p>{action}</div>'
 
 
+def loading() -> str:
+    """Grey shapes where the content will be."""
+    return '<div class="tk-skeleton" role="status" aria-label="Loading"><i></i><i></i><i></i></div>'
+
+
 def message(level: str, text: str, heading: str = "") -> str:
     """A banner; ``level`` is ``info``, ``warning``, ``error`` or ``check``."""
     head = f"<strong>{esc(heading)}</strong>" if heading else ""

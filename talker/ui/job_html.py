@@ -64,7 +64,8 @@ def job_list(jobs: Sequence[Job], chosen: str, pictures: dict[str, Path | None])
         rows += (
             f'<button type="button" class="tk-job" data-id="{html.esc(job.id)}" '
             f'aria-pressed="{"true" if job.id == chosen else "false"}">{picture}'
-            f"<span><b>{html.esc(job.name)}</b><small>{_line(job)}</small></span>{pill(str(job.state))}</button>"
+            f'<span class="tk-words"><b>{html.esc(job.name)}</b><small>{_line(job)}</small></span>'
+            f"{pill(str(job.state))}</button>"
         )
     return f'<div class="tk-jobs">{rows}</div>'
 
@@ -82,13 +83,13 @@ def _line(job: Job) -> str:
 def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     """Head of the panel: name, state, progress, message."""
     state = str(job.state)
-    meta = f"{job.preset} · {job.size} × {job.size} · from {job.clip_name} · started {html.ago(job.created)}"
+    meta = f"{job.preset} · {job.size} × {job.size} · from {job.clip_name} · {html.ago(job.created)}"
     parts = [
         f'<div class="tk-detail-head"><h2>{html.esc(job.name)}</h2>{pill(state)}'
         f'<span class="tk-meta">{html.esc(meta)}</span></div>'
     ]
     if state in ("running", "stopping"):
-        parts += [_bar(job), _stages(job, events), _figures(job)]
+        parts += [_bar(job), _stages(job, events)]
     if state == "queued":
         place = (
             "It is the next to run." if job.position <= 1 else f"There are {job.position - 1} jobs before it."
@@ -148,31 +149,37 @@ def _metrics(job: Job) -> str:
 
 
 def previews(paths: Sequence[Path], job: Job) -> str:
-    """The newest picture large, a few earlier ones small."""
+    """The newest picture large; beside it the figures and a few earlier pictures."""
+    figures = _figures(job) if str(job.state) in ("running", "stopping") else ""
     if not paths:
-        return ""
+        return figures
     newest = thumbnail(paths[-1], 512)
     step = max(1, len(paths) // 6)
     earlier = [thumbnail(p, 128) for p in list(paths[:-1])[::-step][:6]][::-1]
     small = "".join(f'<img src="{uri}" alt="">' for uri in earlier if uri)
     past = f'<div class="tk-past-frames" aria-label="Earlier">{small}</div>' if small else ""
-    return f'<div class="tk-previews"><img src="{newest}" alt="Newest picture of {html.esc(job.name)}">{past}</div>'
+    big = f'<img src="{newest}" alt="Newest picture of {html.esc(job.name)}">'
+    return f'<div class="tk-previews">{big}<div class="tk-beside">{figures}{past}</div></div>'
 
 
 def curves(events: Sequence[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Loss and PSNR over steps, thinned out; columns step, value, stage."""
+    """Loss and PSNR over the steps of all stages, thinned out; columns step, value, stage."""
     import pandas as pd
 
-    frames = []
-    for name in ("loss", "psnr"):
-        rows = [
-            (e["step"], e["values"][name], stage_name(str(e["stage"])))
-            for e in events
-            if e.get("type") == "progress" and (e.get("values") or {}).get(name) is not None
-        ]
-        rows = rows[:: max(1, len(rows) // MAX_POINTS)]
-        frames.append(pd.DataFrame(rows, columns=["step", name, "stage"]))
-    return frames[0], frames[1]
+    offsets: dict[str, int] = {}
+    end = 0
+    rows: dict[str, list[tuple[int, float, str]]] = {"loss": [], "psnr": []}
+    for event in events:
+        if event.get("type") != "progress":
+            continue
+        stage, step = str(event["stage"]), int(event["step"])
+        offset = offsets.setdefault(stage, end)
+        end = max(end, offset + step)
+        for name, value in (event.get("values") or {}).items():
+            if name in rows and value is not None:
+                rows[name].append((offset + step, value, stage_name(stage)))
+    thin = {name: found[:: max(1, len(found) // MAX_POINTS)] for name, found in rows.items()}
+    return tuple(pd.DataFrame(thin[n], columns=["step", n, "stage"]) for n in ("loss", "psnr"))  # type: ignore
 
 
 def log_text(events: Sequence[dict[str, Any]]) -> str:

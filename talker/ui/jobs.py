@@ -22,7 +22,17 @@ QUESTIONS = {
     "cancel": "End this job and throw its work away?",
     "delete": "Delete the record of this job? A finished avatar stays.",
 }
-PLOT: dict[str, Any] = {"x": "step", "color": "stage", "height": 220, "buttons": [], "min_width": 260}
+PLOT: dict[str, Any] = {
+    "x": "step",
+    "color": "stage",
+    "color_map": {"Learn the lips": "#e08a3c", "Learn the head": "#2f9e8f", "Learn the motion": "#6f62ef"},
+    "x_title": " ",
+    "y_title": " ",
+    "color_title": " ",
+    "height": 220,
+    "buttons": [],
+    "min_width": 260,
+}
 
 
 class JobsPage:
@@ -32,7 +42,7 @@ class JobsPage:
         self.context, self.studio = context, context.studio
         markup(html.header("Jobs"))
         markup(html.title("Jobs", "Training goes on when you close this page, and after a restart."))
-        self.nothing = markup(visible=False)
+        self.nothing = markup(html.loading())
         self.chosen = gr.Textbox(visible="hidden", elem_id="tk-chosen-job")
         self.slug = gr.Textbox(visible="hidden")
         self.seen = gr.State({})
@@ -49,10 +59,19 @@ class JobsPage:
         self.head = markup(elem_id="tk-job-detail")
         self.pictures = markup(elem_id="tk-previews")
         with gr.Row():
-            self.talk = gr.Button("Make it talk", variant="primary", visible=False, elem_id="tk-open-talk")
+            self.talk = gr.Button(
+                "Make it talk",
+                variant="primary",
+                visible=False,
+                min_width=150,
+                scale=0,
+                elem_id="tk-open-talk",
+            )
             names = {"stop": "Save and stop", "resume": "Resume", "cancel": "Cancel", "delete": "Delete"}
             self.buttons = {
-                action: gr.Button(names[action], visible=False, min_width=110, elem_id=f"tk-{action}")
+                action: gr.Button(
+                    names[action], visible=False, min_width=140, scale=0, elem_id=f"tk-{action}"
+                )
                 for action in ACTIONS
             }
         with gr.Row(visible=False, equal_height=True) as self.sure:
@@ -143,7 +162,8 @@ class JobsPage:
             now = {"job": "", "slug": "", "nothing": empty}
             return self._updates(now, seen)
         if job_id not in {job.id for job in jobs}:
-            job_id = next((job.id for job in jobs if job.active), jobs[0].id)
+            order = {"running": 0, "stopping": 0, "queued": 1}
+            job_id = min(jobs, key=lambda j: (order.get(str(j.state), 2), -j.created)).id
         job = next(job for job in jobs if job.id == job_id)
         return self._updates(self._state(job, jobs, owner), seen)
 
@@ -162,7 +182,7 @@ class JobsPage:
             "pictures": previews(self.studio.job_previews(job.id, owner), job),
             "log": log_text(events),
             "talk": bool(slug),
-            "stop": str(job.state) in ("queued", "running"),
+            "stop": str(job.state) == "running",
             "resume": job.resumable,
             "cancel": job.active or job.resumable,
             "delete": not job.active,

@@ -83,7 +83,7 @@ class TalkPage:
                 "Talk", "Choose an avatar, give it something to say, and watch while it is being rendered."
             )
         )
-        self.nobody = markup(visible=False)
+        self.nobody = markup(html.loading())
         self.slug = gr.Textbox(visible="hidden", elem_id="tk-chosen-avatar")
         self.clip_id = gr.State("")
         self.source = gr.State("text")
