@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,7 @@ START = "() => { choose(stored()); }"
 
 def build_app(studio: Studio, *, shared: bool = False) -> gr.Blocks:
     """The app over ``studio``. ``shared`` keeps the visitors of one server apart."""
+    prepare_environment()
     context = Context(studio, shared)
     render = talk.make_render(context)
     with gr.Blocks(title=TITLE, delete_cache=(3600, 86400)) as demo:
@@ -75,7 +78,6 @@ def launch(
         shared: As given to :func:`build_app`.
         block: Serve until interrupted, instead of returning.
     """
-    prepare_environment()
     return demo.launch(
         server_name=host,
         server_port=port or None,
@@ -103,9 +105,13 @@ def launch(
 
 
 def prepare_environment() -> None:
-    """A private temporary folder, and an empty working folder: Gradio serves files of both on demand."""
+    """A private temporary folder, and an empty working folder: Gradio serves files of both on demand.
+
+    Before the first component is made: each remembers the folder of its moment.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     private = Path(tempfile.mkdtemp(prefix="talker-"))
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
     for name in ("cache", "work"):
         (private / name).mkdir(mode=0o700)
     os.environ["GRADIO_TEMP_DIR"] = str(private / "cache")
