@@ -27,13 +27,11 @@ def _import_gsplat() -> ModuleType:
     try:
         import gsplat
         from gsplat.cuda import _backend
-    except ImportError as error:
-        raise BackendError(
-            "render.gsplat", "gsplat cannot be imported.", expected=expected, todo=todo
-        ) from error
-    if (
-        getattr(_backend, "_C", None) is None
-    ):  # what it leaves behind where no CUDA toolkit was found to build its kernels with
+    except (ImportError, OSError, RuntimeError) as error:
+        # The package compiles its kernels when first imported; each of these is a way in which that fails.
+        found = "gsplat is not installed, or its CUDA kernels cannot be built."
+        raise BackendError("render.gsplat", found, expected=expected, todo=todo) from error
+    if getattr(_backend, "_C", None) is None:  # what it leaves behind where it found no CUDA toolkit
         raise BackendError("render.gsplat", "gsplat has no CUDA kernels here.", expected=expected, todo=todo)
     return gsplat
 

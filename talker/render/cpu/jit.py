@@ -46,7 +46,7 @@ def _fingerprint() -> str:
 
 
 _KERNELS = str(cache_root() / "kernels" / _fingerprint())
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
 # No flag beyond contraction: -ffast-math silently folds the rounding trick in simd.py and breaks NaN handling.
 
 
@@ -55,11 +55,11 @@ def kernel(function: Callable) -> Callable:
     config: Any = numba_config  # its attributes are made at run time
     before, config.CACHE_DIR = config.CACHE_DIR, _KERNELS
     try:
-        return numba.njit(cache=True, nogil=True, **_OPTIONS)(function)
+        return numba.njit(cache=True, nogil=True, **OPTIONS)(function)
     finally:
         config.CACHE_DIR = before
 
 
 def inlined(function: Callable) -> Callable:
     """A piece of a kernel; becomes part of its caller."""
-    return numba.njit(forceinline=True, **_OPTIONS)(function)
+    return numba.njit(forceinline=True, **OPTIONS)(function)
