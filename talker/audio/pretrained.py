@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from talker.audio.features import HOP, n_rows, silent_rows
+from talker.audio.weights import cached_snapshot, has_weights
 from talker.errors import BackendError
 from talker.torchvision_fix import ensure_torchvision
 from talker.types import SAMPLE_RATE
@@ -37,7 +38,7 @@ class TransformerEncoder:
 
     def __init__(self, name: str, model_path: str | None = None) -> None:
         self.name = name
-        source = model_path or REPOSITORIES[name]
+        source = model_path or str(cached_snapshot(REPOSITORIES[name]) or REPOSITORIES[name])
         ensure_torchvision()
         from transformers import AutoModel
 
@@ -96,12 +97,5 @@ class TransformerEncoder:
 def weights_available(name: str, model_path: str | None = None) -> bool:
     """Whether :class:`TransformerEncoder` can load without a download."""
     if model_path is not None:
-        return any(Path(model_path).glob("*.safetensors"))
-    from transformers.utils.hub import cached_file
-
-    for file in ("config.json", "model.safetensors"):
-        try:
-            cached_file(REPOSITORIES[name], file, local_files_only=True)
-        except OSError:
-            return False
-    return True
+        return has_weights(Path(model_path))
+    return cached_snapshot(REPOSITORIES[name]) is not None
