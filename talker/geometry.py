@@ -40,7 +40,8 @@ def matrix_to_quat(R: Tensor) -> Tensor:
     q_abs = torch.stack(
         (1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22), -1
     )
-    q_abs = q_abs.clamp_min(0).sqrt()
+    # Not 0: the square root has no slope there, and near the identity three of the four are rounding noise.
+    q_abs = q_abs.clamp_min(1e-12).sqrt()
     d21, d02, d10 = R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]
     s10, s20, s21 = R[..., 1, 0] + R[..., 0, 1], R[..., 2, 0] + R[..., 0, 2], R[..., 2, 1] + R[..., 1, 2]
     candidates = torch.stack(

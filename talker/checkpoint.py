@@ -1,0 +1,346 @@
+"""The avatar folder: written atomically, read as a stranger's.
+
+avatar.json          format, card, model configuration, camera     (the manifest: written last)
+model.safetensors    canonical Gaussians, fields, motion model, pose statistics
+motion.safetensors   the clip's head, torso and face motion, the basis of the lip code
+background.png       the plate
+neutral.ply          the avatar at rest, standard 3DGS PLY
+poster.jpg, preview.mp4, training.json, README.md     for people; nothing here reads them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talker.errors import CheckpointError, ConfigError
+from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
+from talker.model.canonical import FIELDS, CanonicalGaussians
+from talker.model.deformation import DeformationField, FieldConfig
+from talker.model.motion import LIPS_AND_JAW, RIGID, LipCode, MotionConfig, MotionModel
+from talker.safe_files import TensorRule, read_json, read_tensors, write_json, write_tensors
+from talker.types import EXPRESSION_DIM, FPS, Camera, MotionTrack
+
+FORMAT = 1
+AVATAR_JSON, MODEL, MOTION, PLATE = "avatar.json", "model.safetensors", "motion.safetensors", "background.png"
+NEUTRAL_PLY, POSTER, PREVIEW, TRAINING, README = (
+    "neutral.ply",
+    "poster.jpg",
+    "preview.mp4",
+    "training.json",
+    "README.md",
+)
+REQUIRED = (AVATAR_JSON, MODEL, MOTION, PLATE)
+
+MAX_GAUSSIANS = 500_000
+MAX_SIZE = 1024
+MAX_MODEL_BYTES = 512 << 20
+MAX_TRACK_FRAMES = 5 * 60 * FPS + FPS
+
+
+@dataclass(frozen=True)
+class AvatarCard:
+    """What is known about an avatar without loading it."""
+
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    preset: str
+    size: int
+    n_gaussians: int
+    audio_encoder: str
+    consent: dict[str, str]
+    metrics: dict[str, float] = field(default_factory=dict)
+    version: int = FORMAT
+    bytes: int = 0
+
+
+def save_avatar(avatar: Avatar, folder: Path, card: AvatarCard) -> None:
+    """Write ``avatar`` into ``folder`` (made if absent); ``avatar.json`` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / MODEL, avatar.state_dict())
+    write_tensors(folder / MOTION, _motion_tensors(avatar))
+    _write_png(folder / PLATE, avatar.plate)
+    write_neutral_ply(avatar, folder / NEUTRAL_PLY)
+    header = {
+        "format": FORMAT,
+        "card": dataclasses.asdict(card),
+        "model": dataclasses.asdict(avatar.config),
+        "branches": {name: len(avatar.branch(name).canonical) for name in avatar.branches},
+        "embedding": {
+            name: 0 if (e := avatar.branch(name).canonical.embedding) is None else e.shape[1]
+            for name in avatar.branches
+        },
+        "motion": None
+        if avatar.motion is None
+        else {"features": avatar.motion.mean.shape[0], "dim": avatar.motion.dim},
+        "lip_code": avatar.lip_code is not None,
+        "audio_encoder": avatar.audio_encoder,
+        "camera": {
+            "K": avatar.camera.K.tolist(),
+            "width": avatar.camera.width,
+            "height": avatar.camera.height,
+        },
+    }
+    write_json(folder / AVATAR_JSON, header)
+
+
+def read_card(folder: Path) -> AvatarCard:
+    """The card of the avatar in ``folder``.
+
+    Raises:
+        CheckpointError: Missing, damaged or of another version.
+    """
+    header = _header(folder)
+    try:
+        card = AvatarCard(**{**header["card"], "version": header["format"]})
+    except TypeError as error:
+        raise _damaged("its card has unknown or missing entries") from error
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return dataclasses.replace(card, bytes=size)
+
+
+def update_card(folder: Path, **changes: Any) -> AvatarCard:
+    """Replace entries of the card, such as ``name`` or ``metrics``."""
+    header = _header(folder)
+    header["card"] = {**header["card"], **changes}
+    write_json(folder / AVATAR_JSON, header)
+    return read_card(folder)
+
+
+def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
+    """The avatar in ``folder``, ready to be driven.
+
+    Nothing is trusted: sizes are capped before anything is allocated, tensors must have exactly the names, types
+    and shapes the configuration implies, numbers must be finite.
+
+    Raises:
+        CheckpointError: Missing, damaged, foreign or of another version.
+    """
+    header = _header(folder)
+    config = _config(header)
+    camera = _camera(header)
+    track, lip_code = _read_motion(folder, header, config.motion)
+    avatar = Avatar(
+        config,
+        {name: _empty_branch(header, config, name) for name in _branch_names(header, config)},
+        _empty_motion(header),
+        camera=camera,
+        plate=_read_png(folder / PLATE, camera),
+        track=track,
+        audio_encoder=str(header.get("audio_encoder", "")),
+        lip_code=lip_code,
+    )
+    schema = {name: TensorRule.like(value) for name, value in avatar.state_dict().items()}
+    avatar.load_state_dict(read_tensors(folder / MODEL, schema=schema, max_bytes=MAX_MODEL_BYTES))
+    avatar.camera = camera.to(device)
+    return avatar.to(device).eval().requires_grad_(False)
+
+
+def write_neutral_ply(avatar: Avatar, path: Path) -> None:
+    """The canonical Gaussians of all branches as a standard 3DGS PLY (y up, so that viewers show it upright)."""
+    import plyfile
+
+    from talker.geometry import quat_multiply
+    from talker.safe_files import atomic_path
+
+    def gathered(name: str) -> Tensor:
+        return torch.cat([getattr(avatar.branch(b).canonical, name).detach().cpu() for b in avatar.branches])
+
+    flip = torch.tensor([1.0, -1.0, -1.0])  # OpenCV axes to y up: half a turn about x
+    means = gathered("means") * flip
+    quats = torch.nn.functional.normalize(gathered("quats"), dim=-1)
+    quats = quat_multiply(torch.tensor([0.0, 1.0, 0.0, 0.0]).expand_as(quats), quats)
+    columns = {
+        **{axis: means[:, i] for i, axis in enumerate("xyz")},
+        **{axis: torch.zeros(len(means)) for axis in ("nx", "ny", "nz")},
+        **{f"f_dc_{i}": gathered("sh0")[:, i] for i in range(3)},
+        "opacity": gathered("logit_opacities"),
+        **{f"scale_{i}": gathered("log_scales")[:, i] for i in range(3)},
+        **{f"rot_{i}": quats[:, i] for i in range(4)},
+    }
+    table = np.empty(len(means), dtype=[(name, "<f4") for name in columns])
+    for name, values in columns.items():
+        table[name] = values.numpy()
+    with atomic_path(path) as part:
+        plyfile.PlyData([plyfile.PlyElement.describe(table, "vertex")], byte_order="<").write(str(part))
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    if not (folder / AVATAR_JSON).is_file():
+        raise CheckpointError(
+            "avatar.missing",
+            f"There is no avatar in {folder.name!r}.",
+            expected=f"A folder with {', '.join(REQUIRED)}.",
+            todo="Create one first, or pull one from the Hub.",
+        )
+    header = read_json(folder / AVATAR_JSON, max_bytes=1 << 20)
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            "avatar.version",
+            f"This avatar has format {str(header.get('format'))[:20]!r}.",
+            expected=f"This version of talker reads format {FORMAT}.",
+            todo="Update talker, or ask for the avatar in the current format.",
+        )
+    for name, kind in (("card", dict), ("model", dict), ("branches", dict), ("camera", dict)):
+        if not isinstance(header.get(name), kind):
+            raise _damaged(f"{name!r} is missing")
+    return header
+
+
+def _config(header: dict[str, Any]) -> ModelConfig:
+    from pydantic import TypeAdapter, ValidationError
+
+    model = header["model"]
+    for part, kind in (
+        (model, ModelConfig),
+        (model.get("face"), FieldConfig),
+        (model.get("motion"), MotionConfig),
+    ):
+        known = {f.name for f in dataclasses.fields(kind)}
+        if not isinstance(part, dict) or set(part) - known:
+            raise _damaged(f"its {kind.__name__} has unknown entries")
+    try:
+        return TypeAdapter(ModelConfig).validate_python(model)
+    except (ValidationError, ConfigError) as error:
+        raise _damaged("its model configuration is not one this version knows") from error
+
+
+def _camera(header: dict[str, Any]) -> Camera:
+    value = header["camera"]
+    K, width, height = value.get("K"), value.get("width"), value.get("height")
+    sizes_ok = all(isinstance(v, int) and 16 <= v <= MAX_SIZE for v in (width, height))
+    shaped = isinstance(K, list) and len(K) == 3 and all(isinstance(r, list) and len(r) == 3 for r in K)
+    if not sizes_ok or not shaped or not all(isinstance(v, int | float) for row in K for v in row):
+        raise _damaged(f"its camera is not a view of 16 to {MAX_SIZE} pixels")
+    matrix = torch.tensor(K, dtype=torch.float32)
+    if not (1.0 < matrix[0, 0] < 1e5 and 1.0 < matrix[1, 1] < 1e5):
+        raise _damaged("its focal length is out of range")
+    return Camera(matrix, width, height)
+
+
+def _branch_names(header: dict[str, Any], config: ModelConfig) -> tuple[str, ...]:
+    names = (FACE,) if config.mouth is None else (FACE, MOUTH)
+    if set(header["branches"]) != set(names):
+        raise _damaged("its branches do not fit its configuration")
+    return names
+
+
+def _empty_branch(header: dict[str, Any], config: ModelConfig, name: str) -> Branch:
+    n = header["branches"][name]
+    if not isinstance(n, int) or not 1 <= n <= MAX_GAUSSIANS:
+        raise CheckpointError(
+            "avatar.too_many_gaussians",
+            f"The avatar declares {n!r} Gaussians.",
+            expected=f"At most {MAX_GAUSSIANS:,}.",
+        )
+    field_config = config.face if name == FACE else config.mouth
+    assert field_config is not None
+    embedding = header.get("embedding", {}).get(name, 0)
+    if embedding not in (0, field_config.embedding_dim):
+        raise _damaged("its embedding does not fit its configuration")
+    shapes = {"means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "sh0": (n, 3)}
+    values = {key: torch.zeros(shapes.get(key, (n,))) for key in FIELDS}
+    if embedding:
+        values["embedding"] = torch.zeros(n, embedding)
+    return Branch(CanonicalGaussians(values), DeformationField(field_config, torch.zeros(3), 1.0))
+
+
+def _empty_motion(header: dict[str, Any]) -> MotionModel | None:
+    motion = header.get("motion")
+    if motion is None:
+        return None
+    features, dim = (motion.get("features"), motion.get("dim")) if isinstance(motion, dict) else (None, None)
+    if not (
+        isinstance(features, int) and isinstance(dim, int) and 1 <= features <= 1 << 16 and 1 <= dim <= 64
+    ):
+        raise _damaged("the size of its motion model is out of range")
+    return MotionModel(1, features, dim)
+
+
+def _motion_tensors(avatar: Avatar) -> dict[str, Tensor]:
+    track = avatar.track
+    tensors = {
+        "T_cam_head": torch.from_numpy(np.asarray(track.T_cam_head, np.float32)),
+        "T_cam_torso": torch.from_numpy(np.asarray(track.T_cam_torso, np.float32)),
+        "expression": torch.from_numpy(np.asarray(track.expression, np.float32)),
+        "valid": torch.from_numpy(np.asarray(track.valid, np.uint8)),
+        "segment": torch.from_numpy(np.asarray(track.segment, np.int32)),
+    }
+    if avatar.lip_code is not None:
+        for name in ("reference", "mean", "basis", "std"):
+            tensors[f"lip_code.{name}"] = torch.from_numpy(
+                np.asarray(getattr(avatar.lip_code, name), np.float32)
+            )
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def _read_motion(
+    folder: Path, header: dict[str, Any], motion: MotionConfig
+) -> tuple[MotionTrack, LipCode | None]:
+    def track(dtype: torch.dtype, *shape: int) -> TensorRule:
+        limits = (MAX_TRACK_FRAMES, *shape)
+        exact = (None, *shape)
+        return TensorRule(
+            dtype, len(limits), max_shape=limits, shape=exact, same_first_dim="track", low=-1e4, high=1e4
+        )
+
+    schema = {
+        "T_cam_head": track(torch.float32, 4, 4),
+        "T_cam_torso": track(torch.float32, 4, 4),
+        "expression": track(torch.float32, EXPRESSION_DIM),
+        "valid": track(torch.uint8),
+        "segment": track(torch.int32),
+    }
+    points = 2 * len(LIPS_AND_JAW)
+    if header.get("lip_code"):
+        for name, shape in (
+            ("reference", (len(RIGID), 3)),
+            ("mean", (points,)),
+            ("basis", (motion.dim, points)),
+            ("std", (motion.dim,)),
+        ):
+            schema[f"lip_code.{name}"] = TensorRule(torch.float32, len(shape), shape=shape)
+    tensors = {
+        k: v.numpy() for k, v in read_tensors(folder / MOTION, schema=schema, max_bytes=64 << 20).items()
+    }
+    code = {k.removeprefix("lip_code."): tensors.pop(k) for k in list(tensors) if k.startswith("lip_code.")}
+    tensors["valid"] = tensors["valid"].astype(bool)
+    return MotionTrack(**tensors), LipCode(**code) if code else None
+
+
+def _write_png(path: Path, plate: Tensor) -> None:
+    from PIL import Image
+
+    from talker.safe_files import atomic_path
+
+    pixels = (plate.detach().cpu().clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+    with atomic_path(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG")
+
+
+def _read_png(path: Path, camera: Camera) -> Tensor:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.size != (camera.width, camera.height):
+                raise _damaged("its background has another size than its camera")
+            pixels = np.asarray(image.convert("RGB"), np.float32)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise _damaged("its background cannot be read") from error
+    return torch.from_numpy(pixels / 255)
+
+
+def _damaged(reason: str) -> CheckpointError:
+    return CheckpointError(
+        "avatar.damaged",
+        f"This avatar cannot be used: {reason}.",
+        todo="Fetch or create it again.",
+    )

@@ -1,0 +1,218 @@
+"""Commands that make and use avatars. Each is a few calls into the library and what it prints."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talker.cli.show import say, show, table, write_report
+from talker.errors import ConfigError, ConsentError
+
+if TYPE_CHECKING:
+    from talker.types import Consent, MotionTrack, Speech
+
+HELD_OUT = "held-out"
+
+
+def sample(a: Namespace) -> None:
+    """``sample OUT.mp4``."""
+    from talker.dataset.sample import make_sample
+
+    truth = make_sample(a.out, seconds=a.seconds, size=a.size, seed=a.seed, text=a.text)
+    if a.truth is not None:
+        truth.save(a.truth)
+    say(f"{a.out}: {a.seconds:.0f} s of a synthetic speaker at {a.size} px")
+
+
+def check(a: Namespace) -> None:
+    """``check CLIP``."""
+    from talker.dataset.check import check as check_clip
+
+    report = check_clip(a.clip)
+    say(report.summary())
+    write_report(a.json, report.to_dict())
+
+
+def create(a: Namespace) -> None:
+    """``create CLIP``."""
+    from talker.train.create import CreateConfig
+    from talker.train.create import create as run
+
+    out = a.out or Path(a.clip.stem)
+    config = CreateConfig(
+        preset=a.preset,
+        size=a.size,
+        max_minutes=a.max_minutes,
+        seed=a.seed,
+        name=out.name,
+        steps_scale=a.steps_scale,
+    )
+    _finished(show(run(a.clip, out, _consent(a.consent), config, resume=a.resume)))
+
+
+def prepare(a: Namespace) -> None:
+    """``prepare CLIP --out DATA``."""
+    from talker.dataset.prepare import PrepareConfig
+    from talker.dataset.prepare import prepare as run
+
+    show(run(a.clip, a.out, PrepareConfig(size=a.size)))
+    say(f"{a.out}: prepared")
+
+
+def train(a: Namespace) -> None:
+    """``train DATA --out AVATAR``."""
+    from talker.dataset.reader import TalkingHeadDataset
+    from talker.train.create import CreateConfig, train_avatar
+
+    dataset = TalkingHeadDataset(a.data)
+    config = CreateConfig(
+        preset=a.preset,
+        size=dataset.size,
+        max_minutes=a.max_minutes,
+        seed=a.seed,
+        name=a.out.name,
+        steps_scale=a.steps_scale,
+    )
+    _finished(show(train_avatar(dataset, a.out, _consent(a.consent), config, resume=a.resume)))
+
+
+def evaluate(a: Namespace) -> None:
+    """``evaluate AVATAR --data DATA``."""
+    from talker.audio.waveform import load
+    from talker.checkpoint import load_avatar
+    from talker.dataset.reader import TalkingHeadDataset
+    from talker.events import Evaluated
+    from talker.train.evaluate import EvaluateConfig
+    from talker.train.evaluate import evaluate as run
+
+    config = EvaluateConfig(protocol=a.protocol, frames_dir=a.frames)
+    control = None if a.swap is None else load(a.swap)
+    avatar, dataset = load_avatar(a.avatar), TalkingHeadDataset(a.data)
+    for event in run(avatar, dataset, config, control=control):
+        if isinstance(event, Evaluated):
+            say(table(f"{a.avatar.name}, held-out frames, protocol {event.protocol}", event.metrics))
+            write_report(
+                a.json, {"avatar": a.avatar.name, "protocol": event.protocol, "metrics": event.metrics}
+            )
+
+
+def drive(a: Namespace) -> None:
+    """``drive AVATAR (--audio F | --text T) --out F.mp4``."""
+    from tqdm import tqdm
+
+    from talker.checkpoint import load_avatar
+    from talker.drive import DriveConfig
+    from talker.drive import drive as run
+    from talker.provenance import sign, stamp_frames
+    from talker.types import SAMPLE_RATE
+    from talker.video.encode import Mp4Writer
+
+    avatar = load_avatar(a.avatar)
+    speech = _speech(a)
+    config = DriveConfig(size=a.size, seed=a.seed, head_motion=a.head_motion, intensity=a.intensity)
+    if a.over is not None:
+        from talker.cli.dub import dub
+
+        frames = dub(avatar, speech, a.over, config)
+    else:
+        frames = run(avatar, speech, track=_track(a.pose_from), config=config)
+    if not a.no_label:
+        frames = stamp_frames(frames)
+    size = config.size or avatar.camera.width
+    with Mp4Writer(a.out, size, size, sample_rate=SAMPLE_RATE) as writer:
+        writer.write_audio(speech.waveform)
+        for frame in tqdm(frames, total=speech.n_frames, desc="drive", unit="frame", mininterval=0.5):
+            writer.write(frame)
+    sign(a.out, avatar_name=a.avatar.name)
+    if a.captions is not None:
+        _write_captions(a.captions, speech)
+    say(f"{a.out}: {speech.duration_s:.1f} s, {size} px")
+
+
+def export(a: Namespace) -> None:
+    """``export AVATAR --ply F``."""
+    from talker.checkpoint import load_avatar, write_neutral_ply
+
+    avatar = load_avatar(a.avatar)
+    write_neutral_ply(avatar, a.ply)
+    say(f"{a.ply}: {avatar.n_gaussians:,} Gaussians")
+
+
+def bench(a: Namespace) -> None:
+    """``bench render|drive|train|prepare``."""
+    from talker.cli.bench import run
+
+    report = run(a)
+    say(table(f"bench {a.what}", report["results"]))
+    write_report(a.json or Path("benchmarks/results") / f"{a.what}.json", report)
+
+
+def ablate(a: Namespace) -> None:
+    """``ablate DATA --experiment NAME --out DIR``."""
+    from talker.train.ablate import ablate as run
+
+    show(run(a.data, a.experiment, a.out, seeds=a.seeds, steps_scale=a.steps_scale))
+    say((a.out / "table.md").read_text())
+
+
+def _consent(words: str) -> Consent:
+    from talker.types import Consent
+
+    if not words.strip():
+        raise ConsentError(
+            "consent.missing",
+            "An avatar is made only with the consent of the person shown.",
+            todo='Say who agrees, for example --consent "I am the person shown and I agree".',
+        )
+    return Consent(
+        statement=words.strip(), who="command line", when=datetime.now(UTC).isoformat(timespec="seconds")
+    )
+
+
+def _finished(event) -> None:
+    if event is None:
+        return
+    summary = event.summary
+    say(table("Seconds by part", summary["seconds"]))
+    if summary["prepare_seconds"]:
+        say(table("Seconds by step of prepare", summary["prepare_seconds"]))
+    say(table(f"Held-out frames, protocol {summary['protocol']}", summary["metrics"]))
+    say(f"Peak memory {summary['peak_memory_mb']} MB, avatar {summary['avatar_mb']} MB on disk")
+    say(f"{event.path}: done")
+
+
+def _speech(a: Namespace) -> Speech:
+    from talker.audio.tts import speak
+    from talker.audio.waveform import load
+    from talker.types import Speech
+
+    if a.text is not None:
+        return speak(a.text, voice=a.voice, rate=a.rate)
+    return Speech(load(a.audio), label=a.audio.name)
+
+
+def _track(spec: str | None) -> MotionTrack | None:
+    """``DATA`` or ``DATA:held-out`` to the motion of that clip."""
+    if spec is None:
+        return None
+    from talker.dataset.reader import TalkingHeadDataset
+
+    folder, _, part = spec.partition(":")
+    if part not in ("", HELD_OUT):
+        raise ConfigError(
+            "drive.pose_from", f"There is no part called {part!r}.", expected=f"DATA or DATA:{HELD_OUT}."
+        )
+    dataset = TalkingHeadDataset(Path(folder))
+    return dataset.track[dataset.n_train :] if part else dataset.track
+
+
+def _write_captions(path: Path, speech: Speech) -> None:
+    from talker.studio import captions
+
+    if not speech.words:
+        raise ConfigError(
+            "drive.captions", "A recording has no words to caption.", todo="Captions are written for --text."
+        )
+    path.write_text((captions.vtt if path.suffix == ".vtt" else captions.srt)(speech.words), encoding="utf-8")

@@ -1,0 +1,63 @@
+"""One frame of an avatar: deform, pose, rasterise, composite. Training and driving both call this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from talker.model.avatar import FACE, MOUTH, Avatar
+from talker.model.canonical import Offsets
+from talker.model.fusion import Prepared
+from talker.render import rasterize
+from talker.render.compose import compose
+from talker.types import Camera, Driving, RenderOutput
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A rendered frame with what the losses and the density control need."""
+
+    rgb: Tensor  # [H, W, 3] composited over the plate
+    outputs: dict[str, RenderOutput]
+    offsets: dict[str, Offsets | None]
+
+
+def render_frame(
+    avatar: Avatar,
+    driving: Driving,
+    *,
+    camera: Camera | None = None,
+    plate: Tensor | None = None,
+    prepared: dict[str, Prepared] | None = None,
+    static: bool = False,
+    pixel_counts: bool = False,
+    backend: str = "auto",
+) -> Frame:
+    """Render ``avatar`` under ``driving``.
+
+    Args:
+        avatar: The avatar.
+        driving: The frame's control.
+        camera: Another view or size than the avatar's own.
+        plate: [H, W, 3] background of that size; the avatar's own if absent.
+        prepared: ``avatar.prepare()``, to be shared between frames while nothing is trained.
+        static: Leave the deformation out (stage 1).
+        pixel_counts: Also count the pixels of every Gaussian (pixel-aware density control).
+        backend: See ``talker.render.rasterize``.
+    """
+    camera = camera or avatar.camera
+    outputs, offsets = {}, {}
+    for name in avatar.branches:
+        cached = None if prepared is None else prepared[name]
+        gaussians, offsets[name] = avatar.gaussians(name, driving, prepared=cached, static=static)
+        outputs[name] = rasterize(gaussians, camera, backend=backend, pixel_counts=pixel_counts)
+    plate = avatar.plate if plate is None else plate
+    rgb = compose(outputs[FACE], outputs.get(MOUTH), plate)
+    return Frame(rgb, outputs, offsets)
+
+
+def to_uint8(rgb: Tensor) -> Tensor:
+    """Displayable [H, W, 3] uint8 of RGB 0..1."""
+    return (rgb.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)

@@ -1,0 +1,226 @@
+"""From one frame's control to per-Gaussian offsets: encoder, tokens, fusion, decoder. Starts as identity.
+
+The parts are split so that whatever depends only on position is computed once per avatar: ``prepare`` (once),
+``tokens`` (once a frame, a few rows), ``offsets`` (per Gaussian and frame).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talker.errors import ConfigError
+from talker.model.canonical import CanonicalGaussians, Offsets
+from talker.model.encoding import DenseTriplane, EmbeddingEncoding, Encoding, HashTriplane
+from talker.model.fusion import ESAA, MGF, CrossAttention, Fusion, Prepared, morton_order
+from talker.model.kan import KAN
+from talker.types import EXPRESSION_DIM
+
+DEFORM_SIZES = {"mu": 3, "alpha": 1, "rgb": 3, "r": 4, "s": 3}
+"""Attributes the field may move and how many numbers each takes."""
+
+POSE_DIM = 6
+"""Head pose relative to the clip's mean: axis-angle and translation, in standard deviations."""
+
+_RANGES = {
+    "signal_dim": (1, 2048),
+    "window": (1, 64),
+    "width": (8, 256),
+    "hidden": (8, 256),
+    "agents": (0.0005, 4096),
+    "embedding_dim": (1, 64),
+    "hash_levels": (1, 16),
+    "hash_features": (1, 8),
+    "hash_log2_table": (4, 19),
+    "hash_finest": (16, 2048),
+}
+"""Sizes an avatar from a stranger may ask for; none allocates more than some tens of MB."""
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """Every switch of one deformation field. Defaults are the ``best`` we know, not a paper's."""
+
+    encoder: Literal["triplane_hash", "triplane_dense", "embedding"] = "triplane_hash"
+    decoder: Literal["mlp", "kan"] = "mlp"
+    fusion: Literal["mgf", "esaa", "cross_attention"] = "mgf"
+    deform: tuple[str, ...] = ("mu", "alpha", "rgb")
+    signal: Literal["motion", "audio"] = "motion"
+    """What drives: the motion code a small model predicts from sound, or the sound itself, end to end."""
+    signal_dim: int = 8
+    """Length of the motion code, or channels of the audio features."""
+    window: int = 20
+    """Rows of audio features around a frame; only for ``signal = audio``."""
+    width: int = 64
+    hidden: int = 64
+    agents: float = 16
+    """ESAA: number of agents, or their share of N if below 1."""
+    ppe: Literal["none", "add", "bias"] = "none"
+    embedding_dim: int = 16
+    hash_levels: int = 10
+    hash_features: int = 2
+    hash_log2_table: int = 14
+    hash_finest: int = 192
+    pose_token: bool = True
+    """Whether appearance may depend on the head pose (shading, neck)."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.deform) - set(DEFORM_SIZES)
+        if unknown or not self.deform:
+            raise ConfigError(
+                "model.deform",
+                f"The deformation set {self.deform} is not known.",
+                expected=f"Some of {', '.join(DEFORM_SIZES)}.",
+            )
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"model.{name}",
+                    f"{name} is {getattr(self, name)}.",
+                    expected=f"It must be between {low} and {high}.",
+                )
+
+    @property
+    def out_dim(self) -> int:
+        """Numbers predicted per Gaussian."""
+        return sum(DEFORM_SIZES[name] for name in self.deform)
+
+
+def build_encoder(config: FieldConfig) -> Encoding:
+    """The encoder the config names."""
+    if config.encoder == "triplane_dense":
+        return DenseTriplane()
+    if config.encoder == "embedding":
+        return EmbeddingEncoding(config.embedding_dim)
+    return HashTriplane(
+        levels=config.hash_levels,
+        features=config.hash_features,
+        log2_table=config.hash_log2_table,
+        finest=config.hash_finest,
+    )
+
+
+class AudioNet(nn.Module):
+    """A window of audio features [..., W, A] to one row [..., d] (AD-NeRF's audio net, re-proportioned)."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.inlet = nn.Linear(features, 32)
+        self.convs = nn.ModuleList(nn.Conv1d(32, 32, 3, stride=2, padding=1) for _ in range(3))
+        self.attention = nn.Linear(32, 1)
+        self.outlet = nn.Linear(32, width)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """Rows [B, d] of windows [B, W, A]."""
+        x = F.leaky_relu(self.inlet(window), 0.02).transpose(1, 2)
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.02)
+        x = x.transpose(1, 2)  # [B, W', 32]
+        weights = torch.softmax(self.attention(x), dim=1)
+        return self.outlet((weights * x).sum(1))
+
+
+class DeformationField(nn.Module):
+    """One branch's field.
+
+    Args:
+        config: The switches.
+        center: [3] middle of the box the encoder covers, head units.
+        extent: Half the edge of that box.
+    """
+
+    center: Tensor
+    extent: Tensor
+
+    def __init__(self, config: FieldConfig, center: Tensor, extent: float) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("center", center.float())
+        self.register_buffer("extent", torch.tensor(float(extent)))
+        d = config.width
+        self.encoder = build_encoder(config)
+        self.inlet = nn.Linear(self.encoder.out_dim, d)
+        if config.signal == "motion":
+            self.signal = nn.Linear(config.signal_dim, d)
+        else:
+            self.signal = AudioNet(config.signal_dim, d)
+        self.expression = nn.Linear(EXPRESSION_DIM, d)
+        self.pose = nn.Linear(POSE_DIM, d) if config.pose_token else None
+        self.null = nn.Parameter(torch.zeros(d))
+        self.fusion = _build_fusion(config)
+        self.decoder = _build_decoder(config)
+
+    def prepare(self, canonical: CanonicalGaussians) -> Prepared:
+        """What depends on the Gaussians alone; worked out once while driving, every step while training."""
+        x = (canonical.means - self.center) / self.extent
+        spatial = self.inlet(self.encoder(x, canonical.embedding))
+        # Only agents are pooled over neighbours; the curve is the same whatever order density control left.
+        order = morton_order(canonical.means) if isinstance(self.fusion, ESAA) else None
+        return self.fusion.prepare(spatial, order)
+
+    def tokens(self, signal: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
+        """Condition tokens [K, d]: sound, expression, pose (if on), null.
+
+        Args:
+            signal: [A] motion code, or [W, A] audio window.
+            expression: [E].
+            pose: [POSE_DIM] standardised head pose.
+        """
+        rows = [self.signal(signal[None])[0], self.expression(expression)]
+        if self.pose is not None:
+            rows.append(self.pose(pose))
+        return torch.stack([*rows, self.null])
+
+    def offsets(self, prepared: Prepared, tokens: Tensor) -> Offsets:
+        """Offsets of every Gaussian for one frame."""
+        raw = self.decoder(self.fusion.fuse(prepared, tokens))
+        sizes = [DEFORM_SIZES[name] for name in self.config.deform]
+        parts = zip(self.config.deform, raw.split(sizes, -1), strict=True)
+        return Offsets(**{_FIELD_OF[name]: _BOUND[name](value) for name, value in parts})
+
+    def forward(self, canonical: CanonicalGaussians, tokens: Tensor) -> Offsets:
+        """Offsets of every Gaussian for one frame, nothing cached."""
+        return self.offsets(self.prepare(canonical), tokens)
+
+
+_FIELD_OF = {"mu": "means", "alpha": "logit_opacities", "rgb": "rgb", "r": "quats", "s": "log_scales"}
+
+
+def _bounded(slope: float, limit: float):
+    """``slope`` near zero, never beyond ``limit``: no setting of the control can tear the face."""
+
+    def bound(raw: Tensor) -> Tensor:
+        return limit * torch.tanh(raw * (slope / limit))
+
+    return bound
+
+
+_BOUND = {
+    "mu": _bounded(0.1, 0.4),  # head units: 0.4 is about 4 cm
+    "alpha": lambda raw: _bounded(1.0, 5.0)(raw)[:, 0],
+    "rgb": _bounded(0.2, 0.3),
+    "r": _bounded(0.1, 0.5),
+    "s": _bounded(0.2, 0.7),
+}
+
+
+def _build_fusion(config: FieldConfig) -> Fusion:
+    if config.fusion == "esaa":
+        return ESAA(config.width, config.agents, ppe=config.ppe)
+    if config.fusion == "cross_attention":
+        return CrossAttention(config.width)
+    return MGF(config.width)
+
+
+def _build_decoder(config: FieldConfig) -> nn.Module:
+    """Two layers; the last starts at zero, so step 0 renders the canonical avatar."""
+    if config.decoder == "kan":
+        return KAN((config.width, config.hidden, config.out_dim), zero_last=True, grid_range=(-3.0, 3.0))
+    last = nn.Linear(config.hidden, config.out_dim)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(config.width, config.hidden), nn.ReLU(), last)

@@ -1,0 +1,205 @@
+"""Sound to lips: a motion code of a few numbers, and the model that predicts it from audio features.
+
+The code is what head-aligned lip and jaw landmarks do, by principal components of the speaker's own clip. It can be
+learnt from landmarks alone, in seconds, before and beside the images (an image loss alone teaches the lips nothing on
+a short clip: DESIGN, section 5). Silence, intensity and driving by another face all act on this code.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from talker.errors import ConfigError
+
+RIGID = (
+    *(10, 151, 9, 8, 168, 6, 197, 195, 5, 67, 109, 338, 297, 54, 284, 103, 332, 127, 356, 234, 454, 93, 323),
+    *(33, 133, 362, 263),
+)
+"""Mesh points that move with the skull: forehead, nose bridge, temples, cheekbones, eye corners."""
+
+LIPS_AND_JAW = (
+    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
+    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415),
+    *(152, 148, 377, 176, 400),
+)
+"""Mesh points the code describes: outer and inner lips, chin."""
+
+INNER_LIPS = (13, 14)
+
+
+def align_rigidly(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Remove head motion: rotate and shift every frame so that its rigid points lie on ``reference``.
+
+    Args:
+        landmarks: [T, 478, 3] pixels.
+        reference: [len(RIGID), 3] mean rigid points, pixels.
+
+    Returns:
+        Aligned landmarks [T, 478, 3] (Kabsch, no scale).
+    """
+    rigid = landmarks[:, RIGID].astype(np.float64)
+    mean = rigid.mean(1, keepdims=True)
+    target = reference - reference.mean(0)
+    U, _, Vt = np.linalg.svd(np.swapaxes(rigid - mean, 1, 2) @ target)
+    flip = np.ones((len(rigid), 3))
+    flip[:, 2] = np.sign(np.linalg.det(U @ Vt))
+    R = (U * flip[:, None]) @ Vt
+    return (landmarks - mean) @ R + reference.mean(0)
+
+
+@dataclass(frozen=True)
+class LipCode:
+    """Principal components of the aligned lip and jaw points, in standard deviations of the training frames."""
+
+    reference: np.ndarray  # [len(RIGID), 3]
+    mean: np.ndarray  # [P]
+    basis: np.ndarray  # [K, P]
+    std: np.ndarray  # [K]
+
+    @classmethod
+    def fit(cls, landmarks: np.ndarray, dim: int) -> LipCode:
+        """Components of training landmarks [T, 478, 3] (pixels, no NaN)."""
+        reference = landmarks[:, RIGID].astype(np.float64).mean(0)
+        points = _lip_points(landmarks, reference)
+        mean = points.mean(0)
+        _, singular, Vt = np.linalg.svd(points - mean, full_matrices=False)
+        std = np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
+        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, Vt[:dim], std)))
+
+    def encode(self, landmarks: np.ndarray) -> np.ndarray:
+        """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size."""
+        return ((_lip_points(landmarks, self.reference) - self.mean) @ self.basis.T / self.std).astype(
+            np.float32
+        )
+
+
+def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    aligned = align_rigidly(landmarks, reference)
+    return aligned[:, LIPS_AND_JAW, :2].reshape(len(landmarks), -1)
+
+
+class MotionModel(nn.Module):
+    """Audio windows to motion codes: a ridge regression, blended into the rest code where nobody speaks.
+
+    A linear model, because a minute of one speaker is about a thousand frames: networks of every size tried
+    overfitted them (docs/LOG.md). It is fitted in closed form, with the penalty chosen by cross-validation over
+    contiguous blocks of the training frames.
+
+    Attributes:
+        mean: [F] of the flattened windows.  scale: [F] their weights against each other.
+        weight: [F, K].  bias: [K] mean code.
+        rest: [K] code of the closed, silent mouth.
+        gain: [K] restores the variation the penalty takes.
+    """
+
+    mean: Tensor
+    weight: Tensor
+    bias: Tensor
+    rest: Tensor
+    gain: Tensor
+
+    def __init__(self, window: int, features: int, dim: int) -> None:
+        super().__init__()
+        flat = window * features
+        for name, shape in (("mean", flat), ("weight", (flat, dim)), ("bias", dim), ("rest", dim)):
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("gain", torch.ones(dim))
+
+    @property
+    def dim(self) -> int:
+        """Length K of the code."""
+        return self.bias.shape[0]
+
+    def forward(self, windows: Tensor, activity: Tensor | None = None) -> Tensor:
+        """Codes [T, K] for audio windows [T, W, A] and speech activity [T] in 0..1 (1 everywhere if absent)."""
+        spoken = self.bias + ((windows.flatten(1) - self.mean) @ self.weight) * self.gain
+        if activity is None:
+            return spoken
+        share = activity[:, None]
+        return share * spoken + (1 - share) * self.rest
+
+    @classmethod
+    def fit(
+        cls, windows: np.ndarray, codes: np.ndarray, rest: np.ndarray, config: MotionConfig
+    ) -> MotionModel:
+        """Fit on training windows [T, W, A] and codes [T, K]; ``rest`` [K] is the silent mouth's code."""
+        X = windows.reshape(len(windows), -1).astype(np.float64)
+        model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
+        mean, bias = X.mean(0), codes.mean(0)
+        penalty, predicted = _choose_penalty(X - mean, codes - bias, config)
+        weight = _ridge(X - mean, codes - bias, penalty)
+        for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
+            getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
+        variation = (codes.std(0) / np.maximum(predicted.std(0), 1e-6)).clip(1.0, config.max_gain)
+        gain = 1 + config.variation * (variation - 1)
+        model.gain.copy_(torch.from_numpy(gain.astype(np.float32)))
+        return model
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """How the motion code is made and predicted."""
+
+    dim: int = 8
+    features: str = "mel+phones"
+    window: int = 20
+    penalties: tuple[float, ...] = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+    folds: int = 6
+    variation: float = 0.5
+    """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
+    max_gain: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.dim <= 64 and 1 <= self.window <= 64 and self.penalties and self.folds > 1):  # noqa: PLR2004
+            raise ConfigError(
+                "model.motion",
+                f"A motion code of {self.dim} numbers from {self.window} rows of sound.",
+                expected="1 to 64 of each.",
+            )
+
+
+def _ridge(X: np.ndarray, Y: np.ndarray, penalty: float) -> np.ndarray:
+    """Weights [F, K] of centred X [T, F], Y [T, K]; solved in the smaller of the two spaces."""
+    n, f = X.shape
+    if n <= f:
+        return X.T @ np.linalg.solve(X @ X.T + penalty * np.eye(n), Y)
+    return np.linalg.solve(X.T @ X + penalty * np.eye(f), X.T @ Y)
+
+
+def _choose_penalty(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple[float, np.ndarray]:
+    """The penalty with the best out-of-block error, and its out-of-block predictions [T, K].
+
+    Blocks are contiguous: neighbouring frames are nearly equal, so shuffled folds would pick no penalty at all.
+    """
+    best: tuple[float, float, np.ndarray] | None = None
+    bounds = np.linspace(0, len(X), config.folds + 1).astype(int)
+    weights = Y.std(0) ** 0  # every component is already in standard deviations
+    for penalty in config.penalties:
+        predicted = np.zeros_like(Y)
+        for start, stop in itertools.pairwise(bounds):
+            rest = np.r_[0:start, stop : len(X)]
+            predicted[start:stop] = X[start:stop] @ _ridge(X[rest], Y[rest], penalty)
+        error = float((((predicted - Y) * weights)[:, : min(3, Y.shape[1])] ** 2).mean())
+        if best is None or error < best[0]:
+            best = (error, penalty, predicted)
+    assert best is not None
+    return best[1], best[2]
+
+
+def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> np.ndarray:
+    """Code [K] of the closed, silent mouth: the median over the quietest frames with the most closed lips.
+
+    Args:
+        codes: [T, K].
+        opening: [T] inner-lip gap.
+        activity: [T] speech activity 0..1.
+    """
+    closed = opening <= np.percentile(opening, 20)
+    quiet = activity <= np.percentile(activity, 30)
+    chosen = closed & quiet if (closed & quiet).sum() >= 5 else closed
+    return np.median(codes[chosen], axis=0)

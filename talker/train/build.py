@@ -1,0 +1,138 @@
+"""From a prepared clip to the untrained avatar and the signals that will drive it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talker.audio.activity import speech_activity
+from talker.audio.features import AudioEncoder, get_encoder
+from talker.audio.windows import windows
+from talker.dataset.reader import TalkingHeadDataset
+from talker.dataset.schema import REGION_MOUTH
+from talker.errors import TrackingError
+from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
+from talker.model.canonical import CanonicalGaussians
+from talker.model.deformation import DeformationField, FieldConfig
+from talker.model.motion import LipCode, MotionModel, rest_code
+from talker.types import Driving
+
+MIN_TRAIN_FRAMES = 50
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What drives every frame of the clip while training; rows of untracked frames are never read.
+
+    Attributes:
+        signal: [T, K] true motion codes, or [T, W, A] audio windows.
+        expression: [T, E].
+        T_cam_head: [T, 4, 4].
+        T_cam_torso: [T, 4, 4].
+    """
+
+    signal: Tensor
+    expression: Tensor
+    T_cam_head: Tensor
+    T_cam_torso: Tensor
+
+    def driving(self, index: int) -> Driving:
+        """The control of one frame."""
+        return Driving(
+            self.signal[index], self.expression[index], self.T_cam_head[index], self.T_cam_torso[index]
+        )
+
+
+def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[Avatar, Conditioning]:
+    """The avatar at step 0 and the conditioning of its clip. Deterministic for a seed.
+
+    Raises:
+        TrackingError: Fewer usable training frames than a face can be learnt from.
+    """
+    torch.manual_seed(seed)
+    train = dataset.train_indices()
+    if len(train) < MIN_TRAIN_FRAMES:
+        raise TrackingError(
+            "train.too_few_frames",
+            f"Only {len(train)} frames of the clip show a face that could be followed.",
+            expected=f"At least {MIN_TRAIN_FRAMES} are needed.",
+            todo="Use a longer clip in which the speaker faces the camera.",
+        )
+    encoder = get_encoder(model.motion.features)
+    audio = windows(encoder.encode(dataset.waveform), dataset.n_frames, width=model.motion.window)
+    lip_code, codes, motion = _fit_motion(dataset, model, audio, train)
+    model = _fit_dimensions(model, encoder, len(codes[0]))
+    signal = codes if model.face.signal == "motion" else audio
+    avatar = Avatar(
+        model,
+        _branches(dataset, model, seed),
+        motion if model.face.signal == "motion" else None,
+        camera=dataset.camera,
+        plate=torch.from_numpy(np.asarray(dataset.plate, np.float32) / 255),
+        track=dataset.track,
+        audio_encoder=encoder.name,
+        lip_code=lip_code,
+    )
+    T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
+    avatar.pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
+    conditioning = Conditioning(
+        torch.from_numpy(np.asarray(signal, np.float32)),
+        torch.from_numpy(np.asarray(dataset.expression, np.float32)),
+        T_cam_head,
+        torch.from_numpy(np.asarray(dataset.T_cam_torso, np.float32)),
+    )
+    return avatar, conditioning
+
+
+def _fit_motion(
+    dataset: TalkingHeadDataset, model: ModelConfig, audio: np.ndarray, train: np.ndarray
+) -> tuple[LipCode, np.ndarray, MotionModel]:
+    """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
+    landmarks = np.asarray(dataset.landmarks, np.float32)
+    lip_code = LipCode.fit(landmarks[train], model.motion.dim)
+    codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
+    tracked = np.flatnonzero(dataset.valid)
+    codes[tracked] = lip_code.encode(landmarks[tracked])
+    activity = speech_activity(dataset.waveform, dataset.n_frames)
+    rest = rest_code(codes[train], np.asarray(dataset.mouth_open)[train], activity[train])
+    return lip_code, codes, MotionModel.fit(audio[train], codes[train], rest, model.motion)
+
+
+def _fit_dimensions(model: ModelConfig, encoder: AudioEncoder, code_dim: int) -> ModelConfig:
+    """The config with the sizes only the data knows."""
+
+    def fit(field: FieldConfig) -> FieldConfig:
+        dim = code_dim if field.signal == "motion" else encoder.dim
+        return replace(field, signal_dim=dim, window=model.motion.window)
+
+    return replace(model, face=fit(model.face), mouth=None if model.mouth is None else fit(model.mouth))
+
+
+def _branches(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> dict[str, Branch]:
+    inside = dataset.cloud.region == REGION_MOUTH
+    if model.mouth is None:
+        return {FACE: _branch(dataset, model.face, np.ones_like(inside), seed)}
+    return {
+        FACE: _branch(dataset, model.face, ~inside, seed),
+        MOUTH: _branch(dataset, model.mouth, inside, seed + 1),
+    }
+
+
+def _branch(dataset: TalkingHeadDataset, config: FieldConfig, chosen: np.ndarray, seed: int) -> Branch:
+    cloud = dataset.cloud
+    means = cloud.means[chosen]
+    canonical = CanonicalGaussians.from_points(
+        means,
+        cloud.colors[chosen],
+        cloud.scales[chosen],
+        cloud.rig[chosen],
+        embedding_dim=config.embedding_dim if config.encoder == "embedding" else 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    # The encoder's box: the cloud without its outliers, fixed from here on and independent of head motion.
+    low, high = np.percentile(means, 1, axis=0), np.percentile(means, 99, axis=0)
+    center, extent = (low + high) / 2, float((high - low).max() / 2 * 1.05)
+    return Branch(canonical, DeformationField(config, torch.from_numpy(center), extent))

@@ -1,0 +1,303 @@
+"""The whole way from a clip to an avatar: check, prepare, both stages, held-out figures, preview."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from talker import __version__
+from talker.atomic import atomic_path
+from talker.checkpoint import POSTER, PREVIEW, TRAINING, AvatarCard, save_avatar, update_card
+from talker.dataset.prepare import PrepareConfig, prepare
+from talker.dataset.reader import TalkingHeadDataset
+from talker.errors import ConfigError, ConsentError
+from talker.events import Evaluated, Event, Finished, Note, Progress, StageStarted
+from talker.model.avatar import Avatar
+from talker.safe_files import write_json
+from talker.train.build import build
+from talker.train.evaluate import EvaluateConfig, evaluate
+from talker.train.loop import LoopConfig, train
+from talker.train.presets import Preset, get_preset
+from talker.train.schedule import LearningRates
+from talker.train.state import TrainState
+from talker.types import Consent
+
+SIZES = (128, 256, 512)
+
+
+@dataclass(frozen=True)
+class CreateConfig:
+    """What a user chooses."""
+
+    preset: str = "preview"
+    size: int = 256
+    max_minutes: float | None = None
+    """Training time; the stages shrink to fit."""
+    seed: int = 0
+    name: str = ""
+    evaluate: bool = True
+    steps_scale: float = 1.0
+    """Factor on the preset's steps; for tests and quick looks."""
+
+    def __post_init__(self) -> None:
+        get_preset(self.preset)
+        if self.size not in SIZES:
+            raise ConfigError(
+                "create.size",
+                f"A size of {self.size} pixels.",
+                expected=f"One of {', '.join(map(str, SIZES))}.",
+            )
+        if self.max_minutes is not None and not 0 < self.max_minutes <= 24 * 60:
+            raise ConfigError(
+                "create.max_minutes",
+                f"{self.max_minutes} minutes of training.",
+                expected="More than 0, at most a day.",
+            )
+        if not 0.001 <= self.steps_scale <= 20:
+            raise ConfigError(
+                "create.steps_scale", f"A factor of {self.steps_scale} on the steps.", expected="0.001 to 20."
+            )
+
+
+def data_folder(avatar_dir: Path) -> Path:
+    """Where the prepared clip of an avatar lies."""
+    return avatar_dir.with_name(avatar_dir.name + ".data")
+
+
+def state_folder(avatar_dir: Path) -> Path:
+    """Where the training checkpoints of an avatar lie."""
+    return avatar_dir.with_name(avatar_dir.name + ".state")
+
+
+def create(
+    clip: Path,
+    avatar_dir: Path,
+    consent: Consent,
+    config: CreateConfig,
+    *,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Make the avatar ``avatar_dir`` from ``clip``; ends with ``Finished``.
+
+    The prepared clip goes to ``<avatar_dir>.data``, checkpoints to ``<avatar_dir>.state``. When ``should_stop()``
+    turns true a checkpoint is written and the run returns without ``Finished``.
+
+    Args:
+        clip: The video.
+        avatar_dir: Folder of the avatar.
+        consent: Who declared that the person shown agrees.
+        config: The user's choices.
+        resume: Continue from whatever an earlier run left; with nothing there it starts.
+        should_stop: Polled every step.
+
+    Raises:
+        ConsentError: No declaration.
+        TalkerError: The clip cannot be used; see ``talker.errors``.
+    """
+    _require_consent(consent)
+    clock = Clock()
+    avatar_dir.parent.mkdir(parents=True, exist_ok=True)
+    for event in prepare(clip, data_folder(avatar_dir), PrepareConfig(size=config.size)):
+        yield event
+        if should_stop():
+            return  # every finished step of the preparation is kept
+    clock.lap("prepare")
+    dataset = TalkingHeadDataset(data_folder(avatar_dir))
+    yield from train_avatar(
+        dataset, avatar_dir, consent, config, resume=resume, should_stop=should_stop, clock=clock
+    )
+
+
+def train_avatar(
+    dataset: TalkingHeadDataset,
+    avatar_dir: Path,
+    consent: Consent,
+    config: CreateConfig,
+    *,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    clock: Clock | None = None,
+) -> Iterator[Event]:
+    """The second half of ``create``: both stages on a prepared clip, figures, preview; ends with ``Finished``.
+
+    Args and errors as for ``create``; ``clock`` holds the seconds already spent.
+    """
+    _require_consent(consent)
+    clock = clock or Clock()
+    preset = _scaled(get_preset(config.preset), config.steps_scale)
+    if not resume:
+        shutil.rmtree(state_folder(avatar_dir), ignore_errors=True)
+    yield StageStarted("build", 0)
+    avatar, conditioning = build(dataset, preset.model, config.seed)
+    yield Note(f"Sound is read as {avatar.audio_encoder}; {avatar.n_gaussians:,} Gaussians to start with.")
+    clock.lap("build")
+    state = TrainState(avatar, dataset.n_frames, LearningRates())
+    fingerprint = _fingerprint(preset, config, dataset)
+    if resume and state.load_newest(state_folder(avatar_dir), preset.stages, fingerprint):
+        yield Note(f"Continuing after {state.position.elapsed_s / 60:.1f} minutes of training.")
+    loop = LoopConfig(state_folder(avatar_dir), fingerprint, config.seed, max_minutes=config.max_minutes)
+    yield from train(state, conditioning, dataset, preset.stages, config=loop, should_stop=should_stop)
+    if state.position.stage < len(preset.stages):
+        return
+    clock.add("train", state.position.elapsed_s)
+    yield from _finish(avatar, dataset, avatar_dir, consent, config, clock)
+
+
+def _finish(
+    avatar: Avatar,
+    dataset: TalkingHeadDataset,
+    avatar_dir: Path,
+    consent: Consent,
+    config: CreateConfig,
+    clock: Clock,
+) -> Iterator[Event]:
+    """Save, measure on the held-out tail, draw the poster and the preview."""
+    clock.reset()
+    avatar.eval().requires_grad_(False)
+    # An avatar carries the motion it was trained on; the held-out tail stays with the data.
+    avatar.track = avatar.track[: dataset.n_train]
+    card = AvatarCard(
+        name=config.name or avatar_dir.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        preset=config.preset,
+        size=config.size,
+        n_gaussians=avatar.n_gaussians,
+        audio_encoder=avatar.audio_encoder,
+        consent=dataclasses.asdict(consent),
+    )
+    save_avatar(avatar, avatar_dir, card)
+    yield from _preview(avatar, dataset, avatar_dir)
+    clock.lap("preview")
+    metrics: dict[str, float] = {}
+    if config.evaluate and len(dataset.held_out_indices()) > 0:
+        for event in evaluate(avatar, dataset, EvaluateConfig()):
+            if isinstance(event, Evaluated):
+                metrics = event.metrics
+            yield event
+    clock.lap("evaluate")
+    card = update_card(avatar_dir, metrics=metrics)
+    summary = _summary(dataset, config, clock, metrics, card.bytes)
+    write_json(avatar_dir / TRAINING, summary)
+    yield Finished(avatar_dir, summary)
+
+
+def _preview(avatar: Avatar, dataset: TalkingHeadDataset, avatar_dir: Path) -> Iterator[Event]:
+    """Five seconds of the clip's own sound as ``preview.mp4``, and a frame of it as ``poster.jpg``."""
+    from PIL import Image
+
+    from talker.drive import drive
+    from talker.types import FPS, SAMPLE_RATE, Speech
+    from talker.video.encode import Mp4Writer
+
+    seconds = min(5.0, dataset.n_train / FPS)
+    speech = Speech(dataset.waveform[: round(seconds * SAMPLE_RATE)])
+    yield StageStarted("preview", speech.n_frames)
+    poster = None
+    with Mp4Writer(avatar_dir / PREVIEW, dataset.size, dataset.size, sample_rate=SAMPLE_RATE) as writer:
+        writer.write_audio(speech.waveform)
+        for index, frame in enumerate(drive(avatar, speech)):
+            writer.write(frame)
+            poster = frame if poster is None or index == speech.n_frames // 2 else poster
+    assert poster is not None
+    with atomic_path(avatar_dir / POSTER) as part:
+        Image.fromarray(poster).save(part, format="JPEG", quality=92)
+    yield Progress("preview", speech.n_frames, speech.n_frames)
+
+
+def _summary(
+    dataset: TalkingHeadDataset, config: CreateConfig, clock: Clock, metrics: dict[str, float], size: int
+) -> dict:
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak_kb / 1024 if sys.platform != "darwin" else peak_kb / 2**20
+    return {
+        "talker": __version__,
+        "config": dataclasses.asdict(config),
+        "clip_seconds": dataset.n_frames / dataset.fps,
+        "seconds": {**clock.seconds, "total": sum(clock.seconds.values())},
+        "prepare_seconds": dataset.header.get("seconds", {}),
+        "peak_memory_mb": round(peak_mb),
+        "avatar_mb": round(size / 2**20, 2),
+        "protocol": "B",
+        "metrics": metrics,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+class Clock:
+    """Seconds by part of the run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Start measuring anew; what was measured is kept."""
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap to ``name``."""
+        now = time.monotonic()
+        self.add(name, now - self._last)
+        self._last = now
+
+    def add(self, name: str, seconds: float) -> None:
+        """Book ``seconds`` to ``name``."""
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 2)
+
+
+def _require_consent(consent: Consent) -> None:
+    if not consent.statement.strip() or not consent.who.strip():
+        raise ConsentError(
+            "consent.missing",
+            "Nobody has declared that the person shown agrees to this avatar.",
+            todo="State who agrees, and to what, before creating it.",
+        )
+
+
+def _scaled(preset: Preset, factor: float) -> Preset:
+    if factor == 1.0:
+        return preset
+    stages = tuple(
+        dataclasses.replace(
+            stage,
+            steps=max(2, round(stage.steps * factor)),
+            density=dataclasses.replace(
+                stage.density,
+                start=round(stage.density.start * factor),
+                stop=round(stage.density.stop * factor),
+            ),
+        )
+        for stage in preset.stages
+    )
+    return dataclasses.replace(preset, stages=stages)
+
+
+def _fingerprint(preset: Preset, config: CreateConfig, dataset: TalkingHeadDataset) -> str:
+    """What must agree for a checkpoint to be continued; time limits and names may change."""
+    parts = {
+        "version": __version__,
+        "model": dataclasses.asdict(preset.model),
+        "stages": [dataclasses.asdict(stage) for stage in preset.stages],
+        "seed": config.seed,
+        "size": config.size,
+        "frames": dataset.n_frames,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

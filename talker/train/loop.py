@@ -1,0 +1,229 @@
+"""The training loop, top to bottom. Stages, rates and weights are data (``schedule``); events are all it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talker.dataset.reader import TalkingHeadDataset
+from talker.errors import TrainingError
+from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
+from talker.frame import Frame, render_frame, to_uint8
+from talker.losses import dssim, l1
+from talker.memory import keep_freed_memory
+from talker.train.build import Conditioning
+from talker.train.regions import face_boxes
+from talker.train.sampling import FrameSampler
+from talker.train.schedule import LossWeights, Stage
+from talker.train.state import TrainState
+from talker.types import Driving
+
+MAX_BAD_STEPS = 20
+"""Steps in a row with a loss that is not finite before the run gives up."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a run draws, reports and protects itself."""
+
+    folder: Path
+    """Where checkpoints go."""
+    fingerprint: str
+    """What must agree for a checkpoint to be continued."""
+    seed: int = 0
+    checkpoint_every_s: float = 30.0
+    progress_every_s: float = 0.5
+    preview_every_s: float = 8.0
+    max_minutes: float | None = None
+    """Wall time for all stages together; the stages shrink to fit (and then depend on the machine)."""
+
+
+def train(
+    state: TrainState,
+    conditioning: Conditioning,
+    dataset: TalkingHeadDataset,
+    stages: tuple[Stage, ...],
+    *,
+    config: LoopConfig,
+    should_stop: Callable[[], bool],
+) -> Iterator[Event]:
+    """Run the stages from where ``state`` stands. Stops early, with a checkpoint, when ``should_stop()``.
+
+    Raises:
+        TrainingError: The loss stopped being finite.
+    """
+    keep_freed_memory()
+    sampler = FrameSampler(dataset.train_indices(), dataset.expression, dataset.mouth_open, config.seed)
+    while state.position.stage < len(stages):
+        stage = stages[state.position.stage]
+        if state.position.step == 0:
+            state.begin_stage(stage)
+        yield StageStarted(stage.name, stage.steps)
+        run = _StageRun(state, conditioning, dataset, stages, sampler, config)
+        yield from run.steps(should_stop)
+        if run.stopped:
+            return
+        state.position.stage += 1
+        state.position.step = 0
+        state.position.stage_elapsed_s = 0.0
+        name = stages[state.position.stage].name if state.position.stage < len(stages) else "done"
+        # Written before the next stage's first step: a kill from here on never repeats this stage.
+        path = state.save(config.folder, name, config.fingerprint)
+        yield CheckpointSaved(stage.name, stage.steps, path)
+
+
+class _StageRun:
+    """One stage of one run, from its current step to its end or to a stop."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        conditioning: Conditioning,
+        dataset: TalkingHeadDataset,
+        stages: tuple[Stage, ...],
+        sampler: FrameSampler,
+        config: LoopConfig,
+    ) -> None:
+        self.state, self.conditioning, self.dataset = state, conditioning, dataset
+        self.stages, self.sampler, self.config = stages, sampler, config
+        self.stage = stages[state.position.stage]
+        self.stopped = False
+        self.psnr = 0.0
+        self.bad_steps = 0
+
+    def steps(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+        """Optimise until the stage ends, reporting and saving on the way."""
+        position, config = self.state.position, self.config
+        saved = told = shown = clock = time.monotonic()
+        while position.step < self.stage.steps and not self._out_of_time():
+            frame, loss = self._step()
+            position.step += 1
+            now = time.monotonic()
+            position.elapsed_s += now - clock
+            position.stage_elapsed_s += now - clock
+            clock = now
+            if now - told >= config.progress_every_s or position.step == self.stage.steps:
+                told = now
+                yield self._progress(loss)
+            if now - shown >= config.preview_every_s:
+                shown = now
+                yield Preview(self.stage.name, position.step, to_uint8(frame.rgb).numpy())
+            self.stopped = should_stop()
+            if self.stopped or now - saved >= config.checkpoint_every_s:
+                saved = now
+                path = self.state.save(config.folder, self.stage.name, config.fingerprint)
+                yield CheckpointSaved(self.stage.name, position.step, path)
+            if self.stopped:
+                return
+
+    def _step(self) -> tuple[Frame, float]:
+        stage, state = self.stage, self.state
+        state.set_rates(stage, self._stage_progress())
+        index = self.sampler(state.position.stage, state.position.step)
+        optimizers = state.optimizers(stage)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        frame = self._render(index)
+        loss = self._objective(frame, index, stage.weights)
+        if not torch.isfinite(loss):
+            self._skip(index)
+            return frame, float("nan")
+        self.bad_steps = 0
+        loss.backward()
+        for name, control in state.density.items():
+            control.observe(frame.outputs[name])
+        for optimizer in optimizers:
+            optimizer.step()
+        self._control_density()
+        return frame, float(loss.detach())
+
+    def _render(self, index: int) -> Frame:
+        cond = self.conditioning
+        T_head, T_torso = self.state.refinement(index, cond.T_cam_head[index], cond.T_cam_torso[index])
+        driving = Driving(cond.signal[index], cond.expression[index], T_head, T_torso)
+        counts = any(control.wants_pixel_counts for control in self.state.density.values())
+        return render_frame(self.state.avatar, driving, static=self.stage.static, pixel_counts=counts)
+
+    def _objective(self, frame: Frame, index: int, weights: LossWeights) -> Tensor:
+        truth = torch.from_numpy(np.asarray(self.dataset.frames[index], np.float32)) / 255
+        difference = l1(frame.rgb, truth)  # [H, W, 3]
+        with torch.no_grad():
+            mse = (frame.rgb.detach() - truth).square().mean()
+            psnr = float(-10 * torch.log10(mse.clamp_min(1e-10)))
+            self.psnr = psnr if self.psnr == 0 else 0.97 * self.psnr + 0.03 * psnr
+        loss = weights.l1 * difference.mean()
+        if weights.dssim:
+            loss = loss + weights.dssim * dssim(frame.rgb, truth).mean()
+        boxes = face_boxes(self.dataset.landmarks[index], self.dataset.size)
+        if weights.mouth:
+            loss = loss + weights.mouth * boxes.mouth.crop(difference).mean()
+        if weights.eyes:
+            loss = loss + weights.eyes * sum(box.crop(difference).mean() for box in boxes.eyes)
+        if weights.mask:
+            mask = torch.from_numpy(np.asarray(self.dataset.masks[index], np.float32))[..., None] / 255
+            loss = loss + weights.mask * l1(_alpha(frame), mask).mean()
+        if weights.offset:
+            sizes = [offsets.mean_size() for offsets in frame.offsets.values() if offsets is not None]
+            loss = loss + weights.offset * sum(sizes)
+        return loss
+
+    def _skip(self, index: int) -> None:
+        self.bad_steps += 1
+        if self.bad_steps > MAX_BAD_STEPS:
+            raise TrainingError(
+                "train.not_finite",
+                f"The loss stopped being a number in the {self.stage.name} stage (frame {index}).",
+                todo="Resume from the last checkpoint, or train again with another seed.",
+            )
+
+    def _control_density(self) -> None:
+        position = self.state.position
+        for name, control in self.state.density.items():
+            canonical = self.state.avatar.branch(name).canonical
+            params = canonical.parameters_by_name()
+            generator = torch.Generator().manual_seed(
+                hash((self.config.seed, position.stage, position.step)) % 2**31
+            )
+            change = control.step(params, self.state.gaussians[name], position.step, generator=generator)
+            if change:
+                canonical.replace_parameters(params)
+
+    def _stage_progress(self) -> float:
+        position = self.state.position
+        by_steps = position.step / max(self.stage.steps, 1)
+        budget = self._stage_budget_s()
+        return by_steps if budget is None else min(1.0, max(by_steps, position.stage_elapsed_s / budget))
+
+    def _stage_budget_s(self) -> float | None:
+        if self.config.max_minutes is None:
+            return None
+        total = sum(stage.steps for stage in self.stages)
+        return 60 * self.config.max_minutes * self.stage.steps / total
+
+    def _out_of_time(self) -> bool:
+        budget = self._stage_budget_s()
+        return budget is not None and self.state.position.stage_elapsed_s >= budget
+
+    def _progress(self, loss: float) -> Progress:
+        position = self.state.position
+        total = sum(stage.steps for stage in self.stages)
+        done = sum(stage.steps for stage in self.stages[: position.stage]) + position.step
+        left = position.stage_elapsed_s / max(position.step, 1) * (total - done)
+        if self.config.max_minutes is not None:
+            left = min(left, max(0.0, 60 * self.config.max_minutes - position.elapsed_s))
+        values = {"loss": loss, "psnr": self.psnr, "gaussians": float(self.state.avatar.n_gaussians)}
+        return Progress(self.stage.name, position.step, self.stage.steps, left, values)
+
+
+def _alpha(frame: Frame) -> Tensor:
+    """Alpha [H, W, 1] of all branches together."""
+    through = torch.ones_like(frame.rgb[..., :1])
+    for output in frame.outputs.values():
+        through = through * (1 - output.alpha)
+    return 1 - through

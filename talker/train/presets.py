@@ -1,0 +1,146 @@
+"""What a user chooses from: both papers as described, and our own by cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from talker.errors import ConfigError
+from talker.model.avatar import ModelConfig
+from talker.model.deformation import FieldConfig
+from talker.model.motion import MotionConfig
+from talker.train.densify import DensityConfig
+from talker.train.schedule import LossWeights, Stage
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model, its two stages and what to tell a person before starting.
+
+    Attributes:
+        name: As on the command line.
+        title: For a person.
+        description: One or two sentences without jargon.
+        model: The switches.
+        stages: In order.
+        n_gaussians: Points of the initial cloud.
+        step_ms: Measured cost of a step at 256 and 512 px on two CPU cores, for estimates.
+    """
+
+    name: str
+    title: str
+    description: str
+    model: ModelConfig
+    stages: tuple[Stage, ...]
+    n_gaussians: int = 20_000
+    step_ms: tuple[float, float] = (40.0, 110.0)
+
+    def minutes_estimate(self, clip_seconds: float, size: int) -> float:
+        """Minutes ``create`` takes on two CPU cores for a clip of ``clip_seconds`` at ``size`` pixels."""
+        low, high = self.step_ms
+        step_ms = low + (high - low) * (size**2 - 256**2) / (512**2 - 256**2)
+        training = sum(stage.steps for stage in self.stages) * max(step_ms, low / 3) / 1000
+        return (training + 0.8 * clip_seconds + 20) / 60
+
+
+_OURS = FieldConfig()
+_PREVIEW = Preset(
+    name="preview",
+    title="Preview",
+    description="A first look in minutes on any laptop. Good enough to share with a friend.",
+    model=ModelConfig(face=_OURS),
+    stages=(
+        Stage("static", 800, static=True, decay=0.5),
+        Stage("deform", 5200, decay=0.1),
+    ),
+)
+_STANDARD = replace(
+    _PREVIEW,
+    name="standard",
+    title="Standard",
+    description="Sharper face, hair and teeth. About three times the time of a preview.",
+    stages=(
+        Stage(
+            "static",
+            2000,
+            static=True,
+            decay=0.5,
+            density=DensityConfig(kind="pixel_aware", start=500, stop=1800, max_gaussians=30_000),
+        ),
+        Stage("deform", 14_000, decay=0.1),
+    ),
+)
+_EGSTALKER = Preset(
+    name="egstalker",
+    title="EGSTalker",
+    description="The first paper as its authors describe it, driven end to end by sound. For comparison.",
+    model=ModelConfig(
+        face=FieldConfig(
+            encoder="triplane_hash",
+            decoder="kan",
+            fusion="esaa",
+            deform=("mu", "r", "s", "rgb", "alpha"),
+            signal="audio",
+            agents=0.01,
+            ppe="add",
+        ),
+    ),
+    stages=(
+        Stage(
+            "static",
+            3000,
+            static=True,
+            decay=0.5,
+            density=DensityConfig(kind="standard", start=500, stop=2800, max_gaussians=50_000),
+        ),
+        Stage("deform", 10_000, decay=0.1),
+    ),
+    step_ms=(160.0, 260.0),
+)
+_PGSTALKER = Preset(
+    name="pgstalker",
+    title="PGSTalker",
+    description="The second paper: separate face and mouth, density where the pixels are. For comparison.",
+    model=ModelConfig(
+        face=FieldConfig(
+            encoder="triplane_hash", decoder="mlp", fusion="mgf", deform=("mu", "r", "s"), signal="audio"
+        ),
+        mouth=FieldConfig(
+            encoder="triplane_hash",
+            decoder="mlp",
+            fusion="mgf",
+            deform=("mu",),
+            signal="audio",
+            width=32,
+            hidden=32,
+        ),
+    ),
+    stages=(
+        Stage(
+            "static",
+            3000,
+            static=True,
+            decay=0.5,
+            density=DensityConfig(kind="pixel_aware", start=500, stop=2800, max_gaussians=50_000),
+        ),
+        Stage("deform", 10_000, decay=0.1),
+    ),
+    step_ms=(60.0, 150.0),
+)
+
+PRESETS: dict[str, Preset] = {p.name: p for p in (_PREVIEW, _STANDARD, _EGSTALKER, _PGSTALKER)}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called ``name``.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(
+            "preset.unknown", f"There is no preset called {name!r}.", expected=f"One of {', '.join(PRESETS)}."
+        )
+    return PRESETS[name]
+
+
+__all__ = ["PRESETS", "LossWeights", "MotionConfig", "Preset", "get_preset"]

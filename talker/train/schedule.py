@@ -1,0 +1,69 @@
+"""The two stages as data: which branch moves, which parameters learn, for how long, under which losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from talker.train.densify import DensityConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of ``talker.losses``; zero leaves a term out and its cost too."""
+
+    l1: float = 1.0
+    dssim: float = 0.2
+    mouth: float = 0.5
+    """L1 inside the box around the lips."""
+    eyes: float = 0.2
+    """L1 inside the boxes around the eyes: blinks are 1-2 % of the frames and a hundredth of the pixels."""
+    mask: float = 0.02
+    """Alpha against the person mask: no Gaussian may paint the background."""
+    offset: float = 1e-3
+    """Size of the offsets: what need not move does not."""
+    smooth: float = 0.0
+    """Offsets of neighbouring frames against each other."""
+    lpips: float = 0.0
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam step sizes; positions in head units."""
+
+    means: float = 1.2e-3
+    quats: float = 2e-3
+    log_scales: float = 6e-3
+    logit_opacities: float = 3e-2
+    sh0: float = 2e-2
+    rig_logit: float = 2e-2
+    embedding: float = 3e-3
+    encoder: float = 5e-3
+    network: float = 1e-3
+    pose: float = 3e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: ``static`` or ``deform``; appears in events, logs and checkpoints.
+        steps: Optimizer steps.
+        static: Leave the deformation out: every frame is drawn by the canonical Gaussians.
+        geometry: Whether means, rotations, scales and the rig learn.
+        decay: Learning rates fall exponentially to this share over the stage.
+        rates: Factor on all learning rates.
+    """
+
+    name: str
+    steps: int
+    static: bool = False
+    geometry: bool = True
+    decay: float = 0.2
+    rates: float = 1.0
+    weights: LossWeights = field(default_factory=LossWeights)
+    density: DensityConfig = field(default_factory=lambda: DensityConfig(kind="none"))
+
+    def rate_factor(self, step: int) -> float:
+        """Factor on the learning rates at ``step``."""
+        return self.rates * self.decay ** (step / max(self.steps, 1))

@@ -1,0 +1,225 @@
+"""Everything a training step changes, and how it survives a kill.
+
+A checkpoint is a folder ``<stage>_<step>`` with ``state.safetensors`` (parameters, optimizer moments, density
+statistics) and ``manifest.json``, written last: a folder with a manifest whose hash matches is complete. The two
+newest are kept. Frames are drawn by a pure function of seed and step, so nothing else has to be saved and a
+resumed run on a CPU computes the same bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from talker.atomic import atomic_folder
+from talker.errors import CheckpointError
+from talker.geometry import rigid, rotvec_to_matrix
+from talker.model.avatar import Avatar, Branch
+from talker.safe_files import read_json, sha256_file, write_json
+from talker.train.densify import DensityControl
+from talker.train.schedule import LearningRates, Stage
+
+STATE_FILE, MANIFEST = "state.safetensors", "manifest.json"
+KEEP = 2
+STATE_VERSION = 1
+
+
+class PoseRefinement(nn.Module):
+    """Small corrections of head and torso pose, frame by frame: what tracking got wrong by a pixel.
+
+    Only training frames have one; a held-out or new frame is drawn with the pose as tracked.
+    """
+
+    def __init__(self, n_frames: int) -> None:
+        super().__init__()
+        # Sparse: a dense Adam would go on moving frames that were not drawn.
+        self.head = nn.Embedding(n_frames, 6, sparse=True)
+        self.torso = nn.Embedding(n_frames, 6, sparse=True)
+        for table in (self.head, self.torso):
+            nn.init.zeros_(table.weight)
+
+    def forward(self, index: int, T_cam_head: Tensor, T_cam_torso: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrected poses [4, 4] of frame ``index``."""
+        row = torch.tensor([index])
+        return _corrected(T_cam_head, self.head(row)[0]), _corrected(T_cam_torso, self.torso(row)[0])
+
+
+def _corrected(T: Tensor, delta: Tensor) -> Tensor:
+    """``T`` turned about its own origin by ``delta[:3]`` (radians) and shifted by ``delta[3:]``."""
+    R = rotvec_to_matrix(delta[:3]) @ T[:3, :3]
+    return rigid(R, T[:3, 3] + delta[3:])
+
+
+@dataclass
+class Position:
+    """Where a run stands."""
+
+    stage: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    stage_elapsed_s: float = 0.0
+
+
+class TrainState:
+    """Avatar, pose refinement, optimizers and density statistics of one run."""
+
+    def __init__(self, avatar: Avatar, n_frames: int, rates: LearningRates) -> None:
+        self.avatar = avatar
+        self.refinement = PoseRefinement(n_frames)
+        self.rates = rates
+        self.position = Position()
+        self.gaussians = {name: self._gaussian_optimizer(avatar.branch(name)) for name in avatar.branches}
+        self.networks = torch.optim.Adam(self._network_groups(), eps=1e-15, fused=True)
+        self.poses = torch.optim.SparseAdam(list(self.refinement.parameters()), lr=rates.pose)
+        self.density: dict[str, DensityControl] = {}
+
+    def _gaussian_optimizer(self, branch: Branch) -> torch.optim.Adam:
+        groups = [
+            {"params": [parameter], "lr": getattr(self.rates, name), "name": name}
+            for name, parameter in branch.canonical.parameters_by_name().items()
+        ]
+        return torch.optim.Adam(groups, eps=1e-15, fused=branch.canonical.means.device.type == "cpu")
+
+    def _network_groups(self) -> list[dict]:
+        encoder, rest = [], []
+        for name in self.avatar.branches:
+            for key, parameter in self.avatar.branch(name).deformation.named_parameters():
+                (encoder if key.startswith("encoder.") else rest).append(parameter)
+        groups = [{"params": rest, "lr": self.rates.network, "name": "network"}]
+        return groups + (
+            [{"params": encoder, "lr": self.rates.encoder, "name": "encoder"}] if encoder else []
+        )
+
+    def optimizers(self, stage: Stage) -> list[torch.optim.Optimizer]:
+        """The optimizers that step in ``stage``."""
+        chosen: list[torch.optim.Optimizer] = [*self.gaussians.values(), self.poses]
+        return chosen if stage.static else [*chosen, self.networks]
+
+    def set_rates(self, stage: Stage, progress: float) -> None:
+        """Learning rates at ``progress`` 0..1 of a stage."""
+        factor = stage.rates * stage.decay**progress
+        for optimizer in self.gaussians.values():
+            for group in optimizer.param_groups:
+                frozen = not stage.geometry and group["name"] in ("means", "quats", "log_scales", "rig_logit")
+                group["lr"] = 0.0 if frozen else getattr(self.rates, group["name"]) * factor
+        for group in self.networks.param_groups:
+            group["lr"] = getattr(self.rates, group["name"]) * factor
+        for group in self.poses.param_groups:
+            group["lr"] = self.rates.pose * factor
+
+    def begin_stage(self, stage: Stage) -> None:
+        """Fresh density statistics for the branches of ``stage``."""
+        camera = self.avatar.camera
+        self.density = {}
+        if stage.density.kind != "none":
+            for name in self.avatar.branches:
+                extent = float(self.avatar.branch(name).deformation.extent)
+                self.density[name] = DensityControl(stage.density, extent, camera.width, camera.height)
+
+    def save(self, folder: Path, stage_name: str, fingerprint: str) -> Path:
+        """Write a checkpoint under ``folder``; complete or absent, never half."""
+        position = self.position
+        target = folder / f"{position.stage}_{stage_name}_{position.step:06d}"
+        with atomic_folder(target) as part:
+            save_file(self._tensors(), part / STATE_FILE)
+            manifest = {
+                "version": STATE_VERSION,
+                "fingerprint": fingerprint,
+                "stage": position.stage,
+                "step": position.step,
+                "elapsed_s": position.elapsed_s,
+                "stage_elapsed_s": position.stage_elapsed_s,
+                "sha256": sha256_file(part / STATE_FILE),
+                "n_gaussians": {n: len(self.avatar.branch(n).canonical) for n in self.avatar.branches},
+            }
+            write_json(part / MANIFEST, manifest)
+        for old in _checkpoints(folder)[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def load_newest(self, folder: Path, stages: tuple[Stage, ...], fingerprint: str) -> bool:
+        """Continue from the newest intact checkpoint under ``folder``; false if there is none.
+
+        Raises:
+            CheckpointError: The checkpoints belong to another configuration.
+        """
+        for candidate in _checkpoints(folder):
+            manifest = read_json(candidate / MANIFEST, max_bytes=1 << 20)
+            if manifest.get("fingerprint") != fingerprint or manifest.get("version") != STATE_VERSION:
+                raise CheckpointError(
+                    "resume.other_config",
+                    "The saved training was made with other settings or by another version.",
+                    todo="Choose the same settings as before, or start anew without --resume.",
+                )
+            if sha256_file(candidate / STATE_FILE) != manifest["sha256"]:
+                continue  # damaged: the one before it is still there
+            self._restore(load_file(candidate / STATE_FILE), manifest, stages)
+            return True
+        return False
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"avatar.{k}": v for k, v in self.avatar.state_dict().items()}
+        tensors |= {f"refine.{k}": v for k, v in self.refinement.state_dict().items()}
+        for key, optimizer in self._named_optimizers():
+            for index, entry in optimizer.state_dict()["state"].items():
+                for name, value in entry.items():
+                    tensors[f"optimizer.{key}.{index}.{name}"] = torch.as_tensor(value)
+        for name, control in self.density.items():
+            for key, value in control.state_dict().items():
+                tensors[f"density.{name}.{key}"] = torch.as_tensor(value)
+        return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+
+    def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        return [*self.gaussians.items(), ("networks", self.networks), ("poses", self.poses)]
+
+    def _restore(self, tensors: dict[str, Tensor], manifest: dict, stages: tuple[Stage, ...]) -> None:
+        position = Position(
+            manifest["stage"], manifest["step"], manifest["elapsed_s"], manifest["stage_elapsed_s"]
+        )
+        self.position = position
+        self._resize(tensors)
+        self.avatar.load_state_dict(_under(tensors, "avatar."))
+        self.refinement.load_state_dict(_under(tensors, "refine."))
+        for key, optimizer in self._named_optimizers():
+            state: dict[int, dict[str, Tensor | int]] = {}
+            for path, value in _under(tensors, f"optimizer.{key}.").items():
+                index, name = path.split(".", 1)
+                sparse_step = optimizer is self.poses and name == "step"
+                state.setdefault(int(index), {})[name] = int(value) if sparse_step else value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        if position.stage < len(stages):
+            self.begin_stage(stages[position.stage])
+            for name, control in self.density.items():
+                control.load_state_dict(_under(tensors, f"density.{name}."))
+
+    def _resize(self, tensors: dict[str, Tensor]) -> None:
+        """Give every branch the number of Gaussians the checkpoint has, then fresh optimizers of that size."""
+        for name in self.avatar.branches:
+            canonical = self.avatar.branch(name).canonical
+            prefix = f"avatar.branches.{name}.canonical."
+            canonical.replace_parameters(
+                {key: nn.Parameter(tensors[prefix + key].clone()) for key in canonical.parameters_by_name()}
+            )
+            self.gaussians[name] = self._gaussian_optimizer(self.avatar.branch(name))
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints under ``folder``, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if (path / MANIFEST).is_file()]
+
+    def age(path: Path) -> tuple[int, int]:
+        stage, _, step = path.name.split("_")
+        return int(stage), int(step)
+
+    return sorted(found, key=age, reverse=True)
