@@ -10,8 +10,8 @@ from talker.dataset.synthetic.face_paint import Palette, head_patch
 from talker.dataset.synthetic.hair import hair
 from talker.dataset.synthetic.head import EYE_HALF, EYE_X, Face, HeadShape
 from talker.dataset.synthetic.insides import Rays, eye, mouth
-from talker.dataset.synthetic.patch import TEXELS, Patch, grid_normals, pack
-from talker.dataset.synthetic.raster import rasterize
+from talker.dataset.synthetic.patch import TEXELS, Patch, pack, sample
+from talker.dataset.synthetic.raster import Fragments, rasterize
 
 SUPERSAMPLE = 2
 KEY = np.array([-0.50, -0.55, -0.75]) / np.linalg.norm([-0.50, -0.55, -0.75])
@@ -114,9 +114,11 @@ class Character:
         k = K.astype(np.float32) * np.float32(SUPERSAMPLE)
         depth = np.ascontiguousarray(in_camera[:, 2])
         xy = in_camera[:, :2] / depth[:, None] * np.array([k[0, 0], k[1, 1]]) + k[:2, 2]
-        uv = rasterize(self._atlas.mesh, xy.astype(np.float32), depth, big)
-        picture = self._shade(uv, self._light(facing, in_camera, strands))
-        self._draw_insides(picture, uv, face, k, T_cam_head)
+        seen = rasterize(self._atlas.mesh, xy.astype(np.float32), depth, big)
+        picture = self._wall.copy()
+        flat = picture.reshape(-1, 3)
+        flat[seen.pixel] = self._shade(seen, self._light(facing, in_camera, strands))
+        self._draw_insides(flat, seen, face, k, T_cam_head)
         return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
     def _light(self, normals: np.ndarray, points: np.ndarray, strands: np.ndarray) -> np.ndarray:
@@ -129,7 +131,9 @@ class Character:
         sky = 0.5 - 0.5 * normals[:, 1:2]
         warm, cool = np.array([1.0, 0.965, 0.91]), np.array([0.84, 0.92, 1.0])
         light = 0.92 * key * warm + 0.22 * fill * cool + 0.25 * rim * cool
-        light += (0.16 + 0.13 * sky) * np.array([0.95, 0.97, 1.0])
+        # Light inside skin comes out red: its shadows are warm.
+        warmth = np.where(self._wrap[:, :1] > 0.3, np.array([1.16, 0.98, 0.90]), np.array([0.95, 0.97, 1.0]))
+        light += (0.17 + 0.13 * sky) * warmth
         light *= self._occlusion
         half = KEY + view
         half /= np.linalg.norm(half, axis=1, keepdims=True)
@@ -142,41 +146,35 @@ class Character:
         glint = np.where(is_fibre, 0.20 * fibre, glint) * self._occlusion[:, 0]
         return np.concatenate((np.sqrt(light), 255 * glint[:, None]), 1).astype(np.float32)
 
-    def _shade(self, uv: np.ndarray, light: np.ndarray) -> np.ndarray:
-        u, v = uv[..., 0], uv[..., 1]
-        covered = u >= 0
-        lit = cv2.remap(self._atlas.scatter(light), u, v, cv2.INTER_LINEAR)
-        albedo = cv2.remap(self._atlas.albedo, u * TEXELS, v * TEXELS, cv2.INTER_LINEAR)
-        glint = lit[..., 3:] * (0.55 + albedo[..., :1] * np.float32(0.45 / 160))
-        colour = np.minimum(albedo * lit[..., :3] + glint, 255).astype(np.uint8)
-        return np.where(covered[..., None], colour, self._wall)
+    def _shade(self, seen: Fragments, light: np.ndarray) -> np.ndarray:
+        """Colours [n, 3] uint8 of the fragments."""
+        lit = sample(self._atlas.scatter(light), seen.uv)
+        albedo = sample(self._atlas.albedo, seen.uv * TEXELS).astype(np.float32)
+        glint = lit[:, 3:] * (0.55 + albedo[:, :1] * np.float32(0.45 / 160))
+        lit = albedo * lit[:, :3]
+        lit += glint
+        return np.minimum(lit, 255, out=lit).astype(np.uint8)
 
     def _draw_insides(
-        self, picture: np.ndarray, uv: np.ndarray, face: Face, k: np.ndarray, T: np.ndarray
+        self, flat: np.ndarray, seen: Fragments, face: Face, k: np.ndarray, T: np.ndarray
     ) -> None:
-        columns = self.shape.points.shape[1]
-        on_head = (uv[..., 0] >= 0) & (uv[..., 0] <= columns - 1)
-        seam = self.shape.seam
-        depth = uv[..., 1] - seam
-        rows, cols = np.nonzero(on_head & (depth > 0.01) & (depth < 0.99))
-        if len(rows):
-            inside = mouth(self._rays(rows, cols, k, T), depth[rows, cols], face)
-            picture[rows, cols] = np.clip(255 * inside, 0, 255)
+        """Eyes and mouth, over the skin already in the flattened picture."""
+        head = np.flatnonzero(seen.uv[:, 0] <= self.shape.points.shape[1] - 1)
+        uv, pixel = seen.uv[head], seen.pixel[head]
+        rows, cols = np.divmod(pixel, self.size * SUPERSAMPLE)
+        depth = uv[:, 1] - self.shape.seam
+        here = np.flatnonzero((depth > 0.01) & (depth < 0.99))
+        inside = mouth(self._rays(rows[here], cols[here], k, T), depth[here], face)
+        flat[pixel[here]] = np.clip(255 * inside, 0, 255)
         for side in (-1.0, 1.0):
             centre = T[:3, :3] @ np.array([side * EYE_X, 0, -0.12]) + T[:3, 3]
             at = k[:2, :2] @ (centre[:2] / centre[2]) + k[:2, 2]
             reach = 1.45 * EYE_HALF * k[0, 0] / centre[2]
-            x0, x1 = (int(np.clip(at[0] + s * reach, 0, picture.shape[1])) for s in (-1, 1))
-            y0, y1 = (int(np.clip(at[1] + s * reach, 0, picture.shape[0])) for s in (-1, 1))
-            rows, cols = np.nonzero(on_head[y0:y1, x0:x1])
-            if not len(rows):
-                continue
-            rows, cols = rows + y0, cols + x0
-            here = uv[rows, cols]
-            place = cv2.remap(self._place, here[:, :1], here[:, 1:], cv2.INTER_LINEAR)[:, 0]
-            skin = picture[rows, cols] / 255.0
-            drawn = eye(skin, place, self._rays(rows, cols, k, T), side, face, self._iris)
-            picture[rows, cols] = np.clip(255 * drawn, 0, 255)
+            here = np.flatnonzero((np.abs(cols - at[0]) < reach) & (np.abs(rows - at[1]) < reach))
+            place = sample(self._place, uv[here])
+            rays = self._rays(rows[here], cols[here], k, T)
+            drawn = eye(flat[pixel[here]] / 255, place, rays, side, face, self._iris)
+            flat[pixel[here]] = np.clip(255 * drawn, 0, 255)
 
     def _rays(self, rows: np.ndarray, cols: np.ndarray, k: np.ndarray, T: np.ndarray) -> Rays:
         R = T[:3, :3]
@@ -194,6 +192,3 @@ def _strand_directions(patch: Patch) -> np.ndarray:
     down = np.gradient(patch.points, axis=0)
     down /= np.maximum(np.linalg.norm(down, axis=-1, keepdims=True), 1e-9)
     return down.reshape(-1, 3).astype(np.float32)
-
-
-__all__ = ["Character", "Face", "grid_normals"]

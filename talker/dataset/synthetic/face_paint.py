@@ -44,7 +44,7 @@ def _brow(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     inside = np.clip(1 - ((y - middle) / half) ** 2, 0, 1) * smooth(0.10, 0.19, a) * smooth(0.57, 0.50, a)
     noise = cv2.GaussianBlur(rng.standard_normal(x.shape).astype(np.float32), (0, 0), 1.0)
     noise = cv2.blur(noise, (9, 2))
-    return np.clip(inside**0.6 * (0.92 + 0.25 * noise / noise.std()), 0, 1) * 0.88
+    return np.clip(1.25 * inside**0.55 * (0.95 + 0.16 * noise / noise.std()), 0, 1) * 0.86
 
 
 def skin_albedo(shape: HeadShape, palette: Palette, rng: np.random.Generator) -> np.ndarray:
@@ -55,19 +55,23 @@ def skin_albedo(shape: HeadShape, palette: Palette, rng: np.random.Generator) ->
     front = smooth(0.6, 0.0, z)
     colour = np.broadcast_to(palette.skin.astype(np.float32), place.shape).copy()
     red = palette.skin * np.array([1.0, 0.80, 0.78])
-    flush = 0.55 * bump(a, 0.46, 0.13) * bump(y, 0.33, 0.13) + 0.45 * bump(x, 0, 0.11) * bump(y, 0.42, 0.07)
+    flush = 0.38 * bump(a, 0.45, 0.14) * bump(y, 0.33, 0.13) + 0.45 * bump(x, 0, 0.11) * bump(y, 0.42, 0.07)
     flush += 0.25 * bump(x, 0, 0.2) * bump(y, 1.1, 0.1)
     colour = _mix(colour, red, flush * front)
     shadow = palette.skin * np.array([0.80, 0.70, 0.70])
     colour = _mix(colour, shadow, 0.55 * bump(a, EYE_X, 0.15) * bump(y, -0.10, 0.035) * front)
     colour = _mix(colour, shadow, 0.35 * bump(a, EYE_X - 0.02, 0.12) * bump(y, 0.10, 0.03) * front)
     dark = palette.skin * np.array([0.42, 0.24, 0.22])
-    nostril = bump(a, 0.072 + 0.25 * (0.52 - y), 0.026) * bump(y, 0.517, 0.016)
+    nostril = bump(a, 0.076, 0.026) * bump(y, 0.516 - 0.30 * (a - 0.076), 0.0135)
     colour = _mix(colour, dark, 0.95 * np.clip(1.5 * nostril, 0, 1) * front)
-    colour = _mix(colour, shadow, 0.45 * bump(a, 0.20, 0.02) * bump(y, 0.465, 0.05) * front)
+    colour = _mix(
+        colour, shadow, 0.65 * bump(a, 0.188 + 0.2 * (0.46 - y) ** 2, 0.013) * bump(y, 0.455, 0.04) * front
+    )
     grain = cv2.GaussianBlur(rng.standard_normal(x.shape).astype(np.float32), (0, 0), 2.5)
+    # Texels are long on the cranium: noise would become stripes there.
+    still = smooth(-0.62, -0.40, y)
     patchy = cv2.GaussianBlur(rng.standard_normal(x.shape).astype(np.float32), (0, 0), 16)
-    colour *= (1 + 0.010 * grain / grain.std() + 0.010 * patchy / patchy.std())[..., None]
+    colour *= (1 + still * (0.010 * grain / grain.std() + 0.010 * patchy / patchy.std()))[..., None]
     colour = _lips(colour, x, y, palette, front, rng)
     colour = _mix(colour, palette.brows, _brow(x, y, rng) * front)
     return np.clip(255 * colour, 0, 255).astype(np.uint8)
@@ -98,7 +102,7 @@ def head_patch(shape: HeadShape, palette: Palette, rng: np.random.Generator) -> 
     x, y, z = (shape.points[..., i] for i in range(3))
     a = np.abs(x)
     front = smooth(0.6, 0.0, z)
-    occlusion = 1 - 0.30 * front * bump(a, 0.19, 0.07) * bump(y, -0.02, 0.08)
+    occlusion = 1 - 0.16 * front * bump(a, 0.19, 0.07) * bump(y, -0.02, 0.08)
     occlusion -= 0.25 * front * bump(a, EYE_X, 0.16) * bump(y, -0.11, 0.05)
     occlusion -= 0.30 * front * bump(x, 0, 0.13) * bump(y, 0.555, 0.03)
     occlusion -= 0.22 * front * bump(x, 0, 0.16) * bump(y, 0.90, 0.03)

@@ -53,21 +53,22 @@ def _shell(theta: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _strands(rows: int, columns: int, flow: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise smeared along ``flow`` (columns moved per row), mean 0, deviation 1 [rows, columns]."""
-    total = np.zeros((rows, columns), np.float32)
-    grid_v, grid_u = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    noise = np.zeros((rows, columns), np.float32)
     for sigma, share in ((0.7, 0.55), (2.2, 0.6), (7.0, 0.55)):
-        noise = cv2.GaussianBlur(rng.standard_normal((rows, columns)).astype(np.float32), (0, 0), sigma)
-        smeared = np.zeros_like(noise)
-        for direction in (1, -1):
-            u, v = grid_u.copy(), grid_v.copy()
-            for _ in range(28):
-                slope = cv2.remap(flow, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                step = 5.0 / np.sqrt(1 + slope**2)
-                u += direction * step * slope
-                v += direction * step
-                smeared += cv2.remap(noise, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        total += share * smeared / smeared.std()
-    return total / total.std()
+        layer = cv2.GaussianBlur(rng.standard_normal((rows, columns)).astype(np.float32), (0, 0), sigma)
+        # Fine noise loses more when smeared.
+        noise += share * layer / (layer.std() * np.sqrt(sigma))
+    smeared = np.zeros_like(noise)
+    grid_v, grid_u = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    for direction in (1, -1):
+        u, v = grid_u.copy(), grid_v.copy()
+        for _ in range(24):
+            slope = cv2.remap(flow, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            step = direction * 6.0 / np.sqrt(1 + slope**2)
+            u += step * slope
+            v += step
+            smeared += cv2.remap(noise, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return (smeared - smeared.mean()) / smeared.std()
 
 
 def hair(colour: np.ndarray, rng: np.random.Generator) -> Patch:
@@ -85,11 +86,14 @@ def hair(colour: np.ndarray, rng: np.random.Generator) -> Patch:
     under = skull(theta, np.clip(y, -1.26, 1.24))
     # Towards the face the shell thins out until it lies on the skin.
     in_front = smooth(-0.25, 0.45, np.cos(theta))
-    thin = in_front * smooth(0.80, 1.0, s) * np.where(y < 0.2, 0.85, 0.35)
+    thin = in_front * smooth(0.80, 1.0, s) * (0.85 - 0.55 * smooth(0.0, 0.4, y))
     points = points * (1 - thin[..., None]) + (under + _outward(theta) * 0.03) * thin[..., None]
-    volume = 0.07 * bump(theta, PARTING - 0.75, 0.5) * bump(s, 0.62, 0.16) - 0.055 * bump(
-        theta, PARTING, 0.07
-    ) * (smooth(0.30, 0.6, s))
+    drape = 0.06 * bump(np.abs(theta), 0.95, 0.22) * bump(y, 0.35, 0.28)
+    volume = (
+        drape
+        + 0.07 * bump(theta, PARTING - 0.75, 0.5) * bump(s, 0.62, 0.16)
+        - 0.055 * bump(theta, PARTING, 0.07) * (smooth(0.30, 0.6, s))
+    )
     points += _outward(theta) * (volume * in_front)[..., None]
     points[..., 1] -= volume * in_front * 0.8
 
@@ -100,13 +104,15 @@ def hair(colour: np.ndarray, rng: np.random.Generator) -> Patch:
     flow = (2.6 * away[None] * smooth(0.15, 0.5, sv) * (1 - 0.75 * smooth(0.55, 0.95, sv))).astype(np.float32)
     strands = _strands(rows, columns, flow, rng)
     clumps = cv2.resize(strands, theta.shape[::-1], interpolation=cv2.INTER_AREA)
+    clumps = cv2.GaussianBlur(clumps, (0, 0), sigmaX=0.9, sigmaY=3.0)
     points += _outward(theta) * (0.016 * clumps * smooth(0.1, 0.4, s) * (1 - 0.8 * thin))[..., None]
     shade = 1 + 0.17 * np.tanh(strands * 0.8)
     shade *= 1 - 0.35 * np.exp(-(((azimuth - PARTING) / 0.018) ** 2))[None] * smooth(0.35, 0.55, sv)
     tint = 1 + 0.05 * np.array([1.0, 0.4, -0.6], np.float32) * np.clip(strands, -2, 2)[..., None]
     albedo = np.clip(255 * colour * shade[..., None] * tint, 0, 255).astype(np.uint8)
     # Ragged edge: each strand ends where it likes.
-    ends = 1 - 0.022 - 0.016 * np.tanh(strands)
+    ragged = cv2.GaussianBlur(rng.standard_normal((1, columns)).astype(np.float32), (0, 0), 2.5)
+    ends = 1 - 0.018 - 0.014 * np.tanh(ragged / ragged.std() + 0.25 * strands)
     cut = np.where(sv < ends, 255, 0).astype(np.uint8)
     back = np.cos(theta) < 0
     occlusion = np.where(back, 0.55, 1.0) * (1 - 0.25 * smooth(0.45, 1.0, y))

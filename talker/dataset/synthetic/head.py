@@ -26,7 +26,7 @@ JAW_ANGLE = 0.26
 """Radians the jaw turns about the hinge at jaw = 1."""
 
 _Y = np.array([-1.3, -0.9, -0.7, -0.45, -0.2, 0.0, 0.2, 0.4, 0.55, 0.745, 0.93, 1.08, 1.2, 1.3])
-_WIDTH = np.array([0.86, 0.88, 0.88, 0.87, 0.845, 0.825, 0.81, 0.77, 0.73, 0.67, 0.585, 0.52, 0.48, 0.46])
+_WIDTH = np.array([0.86, 0.88, 0.88, 0.87, 0.845, 0.825, 0.81, 0.765, 0.72, 0.65, 0.56, 0.49, 0.45, 0.43])
 _FRONT = np.array(
     [-0.20, -0.24, -0.27, -0.30, -0.30, -0.27, -0.27, -0.30, -0.34, -0.37, -0.345, -0.38, -0.40, -0.40]
 )
@@ -103,16 +103,17 @@ def lower_lip_bottom(x: np.ndarray) -> np.ndarray:
 
 def _nose(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     a = np.abs(x)
-    ridge_height = np.interp(
-        y, [-0.22, -0.05, 0.1, 0.25, 0.38, 0.46, 0.53, 0.6], [0.0, 0.035, 0.085, 0.15, 0.205, 0.19, 0.06, 0.0]
-    )
-    ridge_width = np.interp(y, [-0.2, 0.0, 0.2, 0.42], [0.085, 0.062, 0.07, 0.088])
-    ridge = ridge_height * np.exp(-0.5 * (a / ridge_width) ** 2)
-    tip = 0.075 * bump(x, 0, 0.075) * bump(y, 0.405, 0.07)
-    wings = 0.105 * bump(a, 0.135, 0.05) * bump(y, 0.45, 0.058)
-    crease = -0.02 * bump(a, 0.215, 0.022) * bump(y, 0.45, 0.05)
+    rows = np.array([-0.30, -0.18, -0.05, 0.10, 0.25, 0.38, 0.46, 0.53, 0.60])
+    ridge_height = PchipInterpolator(rows, [0.0, 0.008, 0.030, 0.078, 0.140, 0.190, 0.185, 0.085, 0.0])
+    ridge_width = PchipInterpolator(rows, [0.10, 0.085, 0.066, 0.060, 0.064, 0.074, 0.070, 0.05, 0.05])
+    inside = np.clip(y, rows[0], rows[-1])
+    ridge = ridge_height(inside) * np.exp(-0.5 * (a / ridge_width(inside)) ** 2)
+    tip = 0.085 * bump(x, 0, 0.068) * bump(y, 0.410, 0.062)
+    wings = 0.100 * bump(a, 0.130, 0.042) * bump(y, 0.445, 0.050)
+    crease = -0.026 * bump(a, 0.205, 0.022) * bump(y, 0.455, 0.05)
+    above_wing = -0.016 * bump(a, 0.105, 0.03) * bump(y, 0.375, 0.035)
     nostril = -0.03 * bump(a, 0.075, 0.03) * bump(y, 0.515, 0.022)
-    return ridge + tip + wings + crease + nostril
+    return ridge + tip + wings + crease + above_wing + nostril
 
 
 def _lips(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -125,7 +126,7 @@ def _lips(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     upper = 0.052 * side * bump(up, 0.55 * upper_h, 0.55 * upper_h) * (up > 0)
     lower = 0.062 * side * bump(down, 0.48 * lower_h, 0.50 * lower_h) * (down >= 0)
     crease = -0.030 * bump(y, line, 0.016) * smooth(1.15, 0.9, t)
-    corner = -0.028 * bump(np.abs(x), MOUTH_HALF + 0.01, 0.035) * bump(y, line, 0.035)
+    corner = -0.016 * bump(np.abs(x), MOUTH_HALF + 0.015, 0.05) * bump(y, line, 0.045)
     philtrum = (-0.014 * bump(x, 0, 0.022) + 0.008 * bump(np.abs(x), 0.055, 0.02)) * bump(y, 0.615, 0.045)
     under = -0.035 * bump(x, 0, 0.14) * bump(y, 0.935, 0.04)
     muzzle = 0.035 * bump(x, 0, 0.22) * bump(y, 0.72, 0.12)
@@ -137,8 +138,8 @@ def _sockets(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     brow = 0.040 * bump(a, 0.30, 0.17) * bump(y, -0.20, 0.065) - 0.01 * bump(x, 0, 0.07) * bump(
         y, -0.17, 0.07
     )
-    socket = -0.075 * bump(a, 0.33, 0.17) * bump(y, -0.01, 0.09)
-    inner = -0.055 * bump(a, 0.165, 0.045) * bump(y, -0.01, 0.07)
+    socket = -0.065 * bump(a, 0.33, 0.17) * bump(y, -0.01, 0.09)
+    inner = -0.040 * bump(a, 0.17, 0.055) * bump(y, -0.005, 0.06)
     under = -0.010 * bump(a, 0.30, 0.12) * bump(y, 0.135, 0.03)
     return brow + socket + inner + under
 
@@ -205,7 +206,7 @@ class HeadShape:
             )
         )
         dense = np.radians(np.linspace(-68, 68, 105))
-        side = np.radians(68 + 112 * np.linspace(0, 1, 19)[1:] ** 0.9)
+        side = np.radians(68 + 52 * np.linspace(0, 1, 10)[1:])
         theta = np.concatenate((-side[::-1], dense, side))
         whole = sculpt(theta[None], np.concatenate((upper, lower[1:]))[:, None])
         seam = len(upper) - 1
@@ -222,8 +223,8 @@ class HeadShape:
         around = np.exp(-((x / 0.42) ** 2) - ((y - MOUTH_Y) / 0.20) ** 2)
         points[..., 0] += 0.16 * face.spread * around * x * (2.2 if face.spread < 0 else 1.0)
         points[..., 2] += 0.05 * face.spread * around * (1.2 if face.spread < 0 else 0.6)
-        # Pressed lips roll inwards: the red gets narrower.
-        points[..., 1] += 0.02 * face.press * self.lip * -1.0 * (np.abs(self.lip) < 1)
+        # Pressed lips roll inwards.
+        points[..., 2] += 0.022 * face.press * np.abs(self.lip)
         points[..., 1] -= 0.055 * face.brow * bump(np.abs(x), 0.32, 0.2) * bump(y, -0.24, 0.11)
         angle = JAW_ANGLE * face.jaw * self.follow
         cos, sin = np.cos(angle), np.sin(angle)

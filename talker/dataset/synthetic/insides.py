@@ -9,10 +9,10 @@ import numpy as np
 from talker.dataset.synthetic.head import EYE_HALF, EYE_X, EYEBALL, EYEBALL_RADIUS, HINGE, JAW_ANGLE, Face
 from talker.dataset.synthetic.patch import bump, smooth
 
-IRIS, PUPIL = 0.455, 0.185
+IRIS, PUPIL = 0.47, 0.195
 """Angles in radians of iris and pupil, seen from the eyeball's centre."""
 
-EYE_HEIGHT = (0.088, 0.050)
+EYE_HEIGHT = (0.080, 0.047)
 """How far the open lids are above and below the line between the corners of the eye."""
 
 _TEETH_Z, _TOOTH = 0.02, 0.098
@@ -59,7 +59,7 @@ def _eyeball(rays: Rays, side: float, face: Face, iris: np.ndarray, fibres: np.n
     around = np.arctan2(off[:, 1], off[:, 0])
     streak = np.interp(around, np.linspace(-np.pi, np.pi, len(fibres)), fibres)
     lit = np.clip(p @ rays.light, 0, 1)
-    white = np.array([0.93, 0.91, 0.90]) * (0.62 + 0.38 * lit[:, None])
+    white = np.array([0.90, 0.88, 0.87]) * (0.60 + 0.40 * lit[:, None])
     white = white - np.array([0.0, 0.09, 0.09]) * smooth(0.45, 0.85, np.abs(p[:, :1]))
     inner = smooth(PUPIL, IRIS, angle)[:, None]
     glow = 0.72 + 0.45 * smooth(-0.4, 0.5, off[:, 1:2] / IRIS) + 0.22 * streak[:, None]

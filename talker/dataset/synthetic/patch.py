@@ -29,7 +29,7 @@ class Patch:
     """Hair: the highlight runs across the strands, which follow the grid's rows."""
 
 
-def smooth(edge0: float, edge1: float, value: np.ndarray) -> np.ndarray:
+def smooth(edge0: float | np.ndarray, edge1: float | np.ndarray, value: np.ndarray) -> np.ndarray:
     """Hermite step from 0 at ``edge0`` to 1 at ``edge1``."""
     t = np.clip((value - edge0) / (edge1 - edge0), 0, 1)
     return t * t * (3 - 2 * t)
@@ -78,38 +78,44 @@ class Atlas:
 
 def pack(patches: list[Patch]) -> Atlas:
     """Put the patches side by side into one atlas."""
-    shapes = tuple(patch.points.shape[:2] for patch in patches)
+    shapes = tuple((patch.points.shape[0], patch.points.shape[1]) for patch in patches)
     height = max(rows for rows, _ in shapes) + 1
     starts = np.concatenate(([0], np.cumsum([columns + 1 for _, columns in shapes])))
     width = int(starts[-1])
     albedo = np.zeros((height * TEXELS, width * TEXELS, 3), np.uint8)
-    cut = np.zeros(albedo.shape[:2], np.uint8)
+    cut = np.full(albedo.shape[:2], 255, np.uint8)
     triangles, uvs, two_sided = [], [], []
     first = 0
     for patch, (rows, columns), start in zip(patches, shapes, starts[:-1], strict=True):
         h, w = patch.albedo.shape[:2]
         albedo[:h, start * TEXELS : start * TEXELS + w] = patch.albedo
-        cut[: h + TEXELS, start * TEXELS : start * TEXELS + w + TEXELS] = 255
         if patch.cut_out is not None:
             cut[:h, start * TEXELS : start * TEXELS + w] = patch.cut_out
         r, c = np.mgrid[0 : rows - 1, 0 : columns - 1]
         a = first + (r * columns + c).ravel()
-        quads = np.concatenate(
-            (
-                np.stack((a, a + 1, a + columns), 1),
-                np.stack((a + 1, a + columns + 1, a + columns), 1),
-            )
-        )
-        triangles.append(quads)
-        two_sided.append(np.full(len(quads), patch.two_sided))
+        triangles += [np.stack((a, a + 1, a + columns)), np.stack((a + 1, a + columns + 1, a + columns))]
+        two_sided.append(np.full(2 * len(a), patch.two_sided))
         v, u = np.mgrid[0:rows, 0:columns]
         uvs.append(np.stack((u.ravel() + start, v.ravel()), 1))
         first += rows * columns
+    corners = np.concatenate(triangles, 1).astype(np.int32)
+    uv = np.concatenate(uvs).astype(np.float32)
+    # A triangle is ragged if its grid cell has a hole anywhere.
+    cells = cut.reshape(height, TEXELS, width, TEXELS).min((1, 3))
+    at = np.minimum(np.minimum(uv[corners[0]], uv[corners[1]]), uv[corners[2]]).astype(int)
+    ragged = cells[at[:, 1], at[:, 0]] == 0
     mesh = Mesh(
-        np.concatenate(triangles).astype(np.int32),
-        np.concatenate(uvs).astype(np.float32),
-        np.concatenate(two_sided),
-        cut,
-        float(TEXELS),
+        (corners[0], corners[1], corners[2]), uv, np.concatenate(two_sided), ragged, cut, float(TEXELS)
     )
     return Atlas(mesh, albedo, tuple(int(s) for s in starts[:-1]), shapes, height, width)
+
+
+def sample(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Bilinear values [n, C] of a picture [H, W, C] at [n, 2] (column, row)."""
+    n, side = len(uv), 1024
+    # OpenCV samples pictures below 32768 pixels a side: fold the list into rows.
+    folded = np.zeros((-(-n // side) * side, 2), np.float32)
+    folded[:n] = uv
+    folded = folded.reshape(-1, side, 2)
+    out = cv2.remap(image, folded[..., 0], folded[..., 1], cv2.INTER_LINEAR)
+    return out.reshape(-1, image.shape[2])[:n]

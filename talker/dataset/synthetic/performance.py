@@ -71,6 +71,7 @@ def _bands(waveform: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         "first": band(480, 1150),
         "back": band(600, 1300),
         "front": band(1600, 3000),
+        "upper": band(1500, 5000),
     }
     return band(90, 5000), named
 
@@ -84,12 +85,16 @@ def lips(waveform: np.ndarray, n_frames: int) -> tuple[np.ndarray, np.ndarray, n
     """
     total, bands = _bands(waveform)
     level = 10 * np.log10(total)
-    loud = np.percentile(level, 95)
+    # The floors keep a silent clip from being taken for quiet speech (0 dB here: about -50 dB of full scale).
+    loud = max(float(np.percentile(level, 95)), 0.0)
     voiced = np.clip((level - (loud - 32)) / 10, 0, 1)
-    reference = np.percentile(10 * np.log10(bands["first"]), 95)
+    reference = max(float(np.percentile(10 * np.log10(bands["first"]), 95)), loud - 20)
     first = np.clip((10 * np.log10(bands["first"]) - (reference - 26)) / 26, 0, 1)
     open_share = bands["first"] / (bands["first"] + bands["murmur"])
     jaw = voiced * first**1.6 * (0.38 + 0.62 * np.clip((open_share - 0.12) / 0.55, 0, 1))
+    # Hiss and close front vowels leave a slit; nasals and stops have nothing up there and leave none.
+    upper = np.clip((10 * np.log10(bands["upper"]) - (reference - 32)) / 24, 0, 1)
+    jaw = np.maximum(jaw, 0.24 * voiced * upper)
     balance = 10 * np.log10(bands["front"] / bands["back"])
     spread = voiced * np.tanh((balance + 9) / 8)
     # Inside speech, hardly any energy in the vowels' band: lips or tongue shut the mouth.
@@ -179,7 +184,7 @@ def _gaze(T_cam_head: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     at = int(rng.uniform(1.5, 3.0) * FPS)
     while at < len(gaze):
         hold = int(rng.uniform(0.4, 1.0) * FPS)
-        gaze[at : at + hold] += rng.uniform((-0.16, -0.06), (0.16, 0.08))
+        gaze[at : at + hold] += rng.uniform((-0.13, -0.05), (0.13, 0.07))
         at += hold + int(rng.uniform(1.2, 3.0) * FPS)
     return gaze
 
