@@ -20,7 +20,7 @@ from talker.render.cpu.binning import BOX, fill, place_shares, sort_and_count
 from talker.render.cpu.blend import blend
 from talker.render.cpu.blend_backward import blend_backward, gather
 from talker.render.cpu.depth_sort import depth_sort
-from talker.render.cpu.layout import RECORD, SLOT, TILE, view_of
+from talker.render.cpu.layout import RECORD, ROW, TILE, view_of
 from talker.render.cpu.project import project
 from talker.render.cpu.project_backward import project_backward
 from talker.render.cpu.simd import LANES
@@ -45,9 +45,9 @@ class _Frame:
     records: np.ndarray  # [N * RECORD], in depth order after ``bin_records``
     radii: np.ndarray  # [N] int32
     order: np.ndarray  # [M] int32 Gaussian of each sorted record
-    boxes: np.ndarray  # [M * BOX] int32
-    slots: np.ndarray  # [M + 1] int64
     entries: np.ndarray  # [E] int32
+    places: np.ndarray  # [E] int32
+    starts: np.ndarray  # [M + 1] int64
     offsets: np.ndarray  # [T + 1] int64
     tile_order: np.ndarray  # [T] int64
 
@@ -62,8 +62,8 @@ def _bin(frame: _Frame, records: np.ndarray, n: int) -> None:
     n_visible = depth_sort(records, frame.radii, keys, spare, order)
     frame.order = order[:n_visible]
     frame.records = np.empty(n_visible * RECORD, np.float32)
-    frame.boxes = np.empty(n_visible * BOX, np.int32)
-    frame.slots = np.zeros(n_visible + 1, np.int64)
+    frame.starts = np.zeros(n_visible + 1, np.int64)
+    boxes = np.empty(n_visible * BOX, np.int32)
     n_tiles = -(-frame.width // TILE) * -(-frame.height // TILE)
     frame.offsets = np.empty(n_tiles + 1, np.int64)
     counts = np.empty((frame.n_threads, n_tiles), np.int64)
@@ -73,17 +73,19 @@ def _bin(frame: _Frame, records: np.ndarray, n: int) -> None:
 
     def count(i: int) -> None:
         totals[i + 1] = sort_and_count(
-            records, order, *shares[i], frame.width, frame.height, frame.records, frame.boxes, counts[i]
+            records, order, *shares[i], frame.width, frame.height, frame.records, boxes, counts[i]
         )
 
     threads.run(count, frame.n_threads)
     place_shares(counts, frame.offsets)
-    first_slots = np.cumsum(totals)
-    frame.entries = np.empty(int(frame.offsets[-1]), np.int32)
+    pairs_before = np.cumsum(totals)
+    n_pairs = int(frame.offsets[-1])
+    frame.entries, frame.places = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)
     frame.tile_order = np.argsort(-np.diff(frame.offsets), kind="stable")
 
     def place(i: int) -> None:
-        fill(frame.boxes, *shares[i], frame.width, int(first_slots[i]), counts[i], frame.entries, frame.slots)
+        lists = frame.entries, frame.places, frame.starts
+        fill(boxes, *shares[i], frame.width, int(pairs_before[i]), counts[i], *lists)
 
     threads.run(place, frame.n_threads)
 
@@ -170,7 +172,7 @@ class _Blend(torch.autograd.Function):
         frame = ctx.frame
         conics, opacities, rgb, alpha = (_flat(t) for t in ctx.saved_tensors)
         n, m = len(opacities), len(frame.order)
-        slot_sums = np.empty(max(1, len(frame.entries)) * SLOT, np.float32)
+        sums = np.empty(len(frame.entries) * ROW, np.float32)
         queue, upstream = frame.queue(), (_flat(grad_rgb), _flat(grad_alpha))
 
         def differentiate(_: int) -> None:
@@ -180,13 +182,11 @@ class _Blend(torch.autograd.Function):
                 frame.offsets,
                 frame.tile_order,
                 queue,
-                frame.boxes,
-                frame.slots,
                 frame.width,
                 frame.height,
                 (rgb, alpha),
                 upstream,
-                slot_sums,
+                sums,
             )
 
         threads.run(differentiate, frame.n_threads)
@@ -194,7 +194,7 @@ class _Blend(torch.autograd.Function):
         shares = threads.split(m, frame.n_threads)
 
         def collect(i: int) -> None:
-            gather(slot_sums, frame.slots, frame.order, *shares[i], conics, opacities, *gradients)
+            gather(sums, frame.places, frame.starts, frame.order, *shares[i], conics, opacities, *gradients)
 
         threads.run(collect, frame.n_threads)
         g_means2d, g_conics, g_opacities, g_colors = (torch.from_numpy(g) for g in gradients)

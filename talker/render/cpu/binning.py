@@ -4,19 +4,17 @@ Records are copied into depth order first and then handed to the tiles in that o
 its own: the lists come out sorted, and nothing larger than N is ever sorted. A Gaussian goes to every tile that
 its bounding box meets; finer tests cost more here than they save, because blocks are tested exactly later.
 
-The (Gaussian, tile) pairs are numbered twice: by tile (``entries``), the order of drawing, and by Gaussian
-(*slots*), the order in which gradients are summed.
+The (Gaussian, tile) pairs are listed by tile (``entries``), the order of drawing; ``places`` lists by Gaussian where
+its pairs are, the order in which their gradients are summed.
 """
 
 # ruff: noqa: PLR0913, PLR0917 - kernels take flat arrays, not objects
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from talker.render.cpu.jit import kernel
+from talker.render.cpu.jit import inlined, kernel
 from talker.render.cpu.layout import REACH_X, REACH_Y, RECORD, SLACK, TILE, X, Y
 from talker.render.cpu.simd import LANES, get, load, prefetch, put, store
 
@@ -26,6 +24,17 @@ BOX = 4
 _AHEAD = 12  # records fetched ahead: depth order jumps through memory
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0)
+
+
+@inlined
+def _pixels(low, high, last_pixel):
+    """First and last integer of a range, held inside of the image; empty if the first is larger.
+
+    Conversion cuts off the fraction; the mathematics library's floor and ceil would be calls.
+    """
+    low, high = max(low, _ZERO), min(high, last_pixel)
+    first = np.int64(low)
+    return first + (first < low), np.int64(high) if high >= _ZERO else -1
 
 
 @kernel
@@ -59,8 +68,8 @@ def sort_and_count(records, order, first, last, width, height, sorted_records, b
         # Pixel p has its centre at p + 0.5: in these coordinates pixels are the integers.
         x, y = get(records, source + X) - _HALF, get(records, source + Y) - _HALF
         reach_x, reach_y = get(records, source + REACH_X), get(records, source + REACH_Y) + SLACK
-        x0, x1 = math.ceil(max(x - reach_x, _ZERO)), math.floor(min(x + reach_x, right))
-        y0, y1 = math.ceil(max(y - reach_y, _ZERO)), math.floor(min(y + reach_y, bottom))
+        x0, x1 = _pixels(x - reach_x, x + reach_x, right)
+        y0, y1 = _pixels(y - reach_y, y + reach_y, bottom)
         column0, column1, row0, row1 = x0 // TILE, x1 // TILE, y0 // TILE, y1 // TILE
         if x0 > x1 or y0 > y1:
             column0, column1, row0, row1 = 0, -1, 0, -1
@@ -89,7 +98,7 @@ def place_shares(counts, offsets):
 
 
 @kernel
-def fill(boxes, first, last, width, slot, places, entries, slots):
+def fill(boxes, first, last, width, pair, next_places, entries, places, starts):
     """Write records ``first`` to ``last`` into the lists of their tiles.
 
     Args:
@@ -97,21 +106,23 @@ def fill(boxes, first, last, width, slot, places, entries, slots):
         first: Start of this share.
         last: Its end.
         width: Pixels of the image.
-        slot: Number of the first slot of this share.
-        places: [T] int64 of this share, from ``place_shares``; consumed.
+        pair: Number of pairs of all shares before this one.
+        next_places: [T] int64 of this share, from ``place_shares``; consumed.
         entries: [E] int32 output: sorted record of each entry.
-        slots: [N + 1] int64 output: first slot of each sorted record.
+        places: [E] int32 output: entries of the first record, then those of the second ...
+        starts: [N + 1] int64 output: where each record's places begin.
     """
     tiles_x = (width + TILE - 1) // TILE
     for s in range(first, last):
-        put(slots, s, np.int64(slot))
+        put(starts, s, np.int64(pair))
         column0, column1 = np.int64(get(boxes, s * BOX)), np.int64(get(boxes, s * BOX + 1))
         row0, row1 = np.int64(get(boxes, s * BOX + 2)), np.int64(get(boxes, s * BOX + 3))
-        slot += (column1 - column0 + 1) * (row1 - row0 + 1)
         for row in range(row0, row1 + 1):
             for column in range(column0, column1 + 1):
                 tile = row * tiles_x + column
-                place = get(places, tile)
+                place = get(next_places, tile)
                 put(entries, place, np.int32(s))
-                put(places, tile, place + 1)
-    put(slots, last, np.int64(slot))
+                put(next_places, tile, place + 1)
+                put(places, pair, np.int32(place))
+                pair += 1
+    put(starts, last, np.int64(pair))

@@ -9,7 +9,7 @@ of the colour C and g that of the final alpha A = 1 - T_end of one pixel::
 S starts as G.C - g (1 - A) and is decremented on the way, so forward has nothing to store for this but its result.
 Because alpha is an exponential, all of an entry's gradients are moments of u over its pixels, with d the pixel
 minus the mean: sums of u, u d and u d d^T for opacity, mean and conic, and of w G for the colour.
-Each (tile, entry) pair has a slot of its own for these nine sums: no atomics, and a fixed order of summation.
+Each entry of each tile has a row of its own for these nine sums: no atomics, and a fixed order of summation.
 """
 
 # ruff: noqa: PLR0913, PLR0917 - kernels take flat arrays, not objects
@@ -19,7 +19,6 @@ from __future__ import annotations
 import numpy as np
 
 from talker.render import constants
-from talker.render.cpu.binning import BOX
 from talker.render.cpu.bits import any_lane, lowest_bit
 from talker.render.cpu.jit import inlined, kernel
 from talker.render.cpu.layout import (
@@ -32,7 +31,7 @@ from talker.render.cpu.layout import (
     N_BLOCKS,
     RECORD,
     RED,
-    SLOT,
+    ROW,
     SUM_BLUE,
     SUM_GREEN,
     SUM_RED,
@@ -57,6 +56,7 @@ from talker.render.cpu.simd import (
     load,
     load_halves,
     maximum,
+    prefetch,
     put,
     store,
 )
@@ -76,6 +76,7 @@ STATE = 5 * BLOCK_PIXELS
 """Floats per block between chunks: T, S, and the gradient of red, green, blue, of 16 pixels each."""
 
 _MIN_T, _MAX_ALPHA = constants.MIN_TRANSMITTANCE, constants.MAX_ALPHA
+_AHEAD = 12  # rows fetched ahead: one Gaussian's lie in different tiles
 _ONES, _ZEROS = lanes([1] * LANES), lanes([0] * LANES)
 
 
@@ -122,13 +123,16 @@ def _start(state, left, top, width, height, rgb, alpha, grad_rgb, grad_alpha):
 
 
 @inlined
-def _differentiate_batch(local, lists, begin, start, stop, x, y, alphas, state, at, sums):
-    """Add the sums of entries ``start`` to ``stop`` of a block's list; true if any pixel is still open."""
+def _differentiate_batch(local, lists, begin, start, stop, x, y, alphas, state, at, sums, row0):
+    """Add to the sums of entries ``start`` to ``stop`` of a block's list; true if any pixel is still open.
+
+    ``row0`` is where the rows of the chunk begin in ``sums``.
+    """
     t0, t1 = load(state, at), load(state, at + 8)
     s0, s1 = load(state, at + 16), load(state, at + 24)
     for j in range(start, stop):
         k = np.int64(get(lists, begin + j))
-        record, alpha, slot = k * RECORD, (j - start) * BLOCK_PIXELS, k * SLOT
+        record, alpha, row = k * RECORD, (j - start) * BLOCK_PIXELS, row0 + k * ROW
         a0, a1 = load(alphas, alpha), load(alphas, alpha + LANES)
         odds0, odds1 = a0 / (1.0 - a0), a1 / (1.0 - a1)
         w0, w1 = a0 * t0, a1 * t1
@@ -163,9 +167,8 @@ def _differentiate_batch(local, lists, begin, start, stop, x, y, alphas, state, 
             w0 * red0 + w1 * red1,
             w0 * green0 + w1 * green1,
         )
-        store(sums, slot, load(sums, slot) + eight)
-        wb = w0 * blue0 + w1 * blue1
-        put(sums, slot + SUM_BLUE, get(sums, slot + SUM_BLUE) + sum_lanes(wb))
+        store(sums, row, load(sums, row) + eight)
+        put(sums, row + SUM_BLUE, get(sums, row + SUM_BLUE) + sum_lanes(w0 * blue0 + w1 * blue1))
     store(state, at, t0)
     store(state, at + 8, t1)
     store(state, at + 16, s0)
@@ -173,26 +176,8 @@ def _differentiate_batch(local, lists, begin, start, stop, x, y, alphas, state, 
     return any_lane(maximum(t0, t1) > _MIN_T)
 
 
-@inlined
-def _slot_of(boxes, slots, s, column, row):
-    """The slot of sorted record ``s`` in the tile at ``column``, ``row``."""
-    column0, column1 = np.int64(get(boxes, s * BOX)), np.int64(get(boxes, s * BOX + 1))
-    row0 = np.int64(get(boxes, s * BOX + 2))
-    return get(slots, s) + (row - row0) * (column1 - column0 + 1) + column - column0
-
-
-@inlined
-def _write_sums(entries, first, n, boxes, slots, column, row, sums, slot_sums):
-    for k in range(n):
-        target = _slot_of(boxes, slots, np.int64(get(entries, first + k)), column, row) * SLOT
-        store(slot_sums, target, load(sums, k * SLOT))
-        put(slot_sums, target + SUM_BLUE, get(sums, k * SLOT + SUM_BLUE))
-
-
 @kernel
-def blend_backward(
-    records, entries, offsets, tile_order, queue, boxes, slots, width, height, forward, gradient, slot_sums
-):
+def blend_backward(records, entries, offsets, tile_order, queue, width, height, forward, gradient, sums):
     """Differentiate tiles until none is left; any number of threads may run this at once.
 
     Args:
@@ -201,13 +186,11 @@ def blend_backward(
         offsets: As in ``blend``.
         tile_order: As in ``blend``.
         queue: As in ``blend``.
-        boxes: [N * BOX] int32 from ``binning``.
-        slots: [N + 1] int64 from ``binning``.
         width: Pixels of the image.
         height: The same.
         forward: (rgb [H * W * 3], alpha [H * W]) as blended.
         gradient: The same of the loss.
-        slot_sums: [E * SLOT] output; every slot is written.
+        sums: [E * ROW] output, one row per entry; every row is written.
     """
     rgb, alpha = forward
     grad_rgb, grad_alpha = gradient
@@ -215,7 +198,6 @@ def blend_backward(
     state = np.empty(N_BLOCKS * STATE, np.float32)
     alphas = np.empty((BATCH + 1) * BLOCK_PIXELS, np.float32)
     local = np.empty((CHUNK + 1) * RECORD, np.float32)
-    sums = np.empty(CHUNK * SLOT, np.float32)
     masks = np.empty(CHUNK, np.uint64)
     lists, lengths = np.empty(N_BLOCKS * LIST, np.uint8), np.empty(N_BLOCKS, np.uint8)
     add_invisible_record(local)
@@ -224,42 +206,39 @@ def blend_backward(
         if job >= n_tiles:
             break
         tile = tile_order[job]
-        column, row = tile % tiles_x, tile // tiles_x
-        left, top = column * TILE, row * TILE
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         first, end = offsets[tile], offsets[tile + 1]
         if first == end:
             continue
+        sums[first * ROW : end * ROW] = np.float32(0)
         _start(state, left, top, width, height, rgb, alpha, grad_rgb, grad_alpha)
         alive = blocks_inside(left, top, width, height)
-        while first < end:
+        while first < end and alive != np.uint64(0):
             n = min(CHUNK, end - first)
-            sums[: n * SLOT] = np.float32(0)
-            if alive != np.uint64(0):
-                used = take_chunk(records, entries, first, n, left, top, alive, local, masks)
-                list_blocks(n, masks, lists, lengths)
-                while used != np.uint64(0):
-                    block = lowest_bit(used)
-                    used &= used - np.uint64(1)
-                    begin, length = block * LIST, np.int64(get(lengths, block))
-                    put(lists, begin + length, np.uint8(CHUNK))
-                    x, y = block_pixels(block, left, top)
-                    for start in range(0, length, BATCH):
-                        stop = min(length, start + BATCH)
-                        fill_alphas(local, lists, begin, start, stop, x, y, alphas)
-                        at = block * STATE
-                        if not _differentiate_batch(
-                            local, lists, begin, start, stop, x, y, alphas, state, at, sums
-                        ):
-                            alive &= ~(np.uint64(1) << np.uint64(block))
-                            break
-            _write_sums(entries, first, n, boxes, slots, column, row, sums, slot_sums)
+            used = take_chunk(records, entries, first, n, left, top, alive, local, masks)
+            list_blocks(n, masks, lists, lengths)
+            while used != np.uint64(0):
+                block = lowest_bit(used)
+                used &= used - np.uint64(1)
+                begin, length, at = block * LIST, np.int64(get(lengths, block)), block * STATE
+                put(lists, begin + length, np.uint8(CHUNK))
+                x, y = block_pixels(block, left, top)
+                for start in range(0, length, BATCH):
+                    stop = min(length, start + BATCH)
+                    fill_alphas(local, lists, begin, start, stop, x, y, alphas)
+                    if not _differentiate_batch(
+                        local, lists, begin, start, stop, x, y, alphas, state, at, sums, first * ROW
+                    ):
+                        alive &= ~(np.uint64(1) << np.uint64(block))
+                        break
             first += CHUNK
 
 
 @kernel
 def gather(
-    slot_sums,
-    slots,
+    sums,
+    places,
+    starts,
     order,
     first,
     last,
@@ -270,11 +249,12 @@ def gather(
     grad_opacities,
     grad_colors,
 ):
-    """Sum the slots of sorted records ``first`` to ``last`` and turn moments into gradients.
+    """Add up the rows of sorted records ``first`` to ``last`` and turn moments into gradients.
 
     Args:
-        slot_sums: [E * SLOT].
-        slots: [N + 1] int64.
+        sums: [E * ROW] from ``blend_backward``.
+        places: [E] int32 from ``binning``.
+        starts: [N + 1] int64 from ``binning``.
         order: [N] int32, Gaussian of each sorted record.
         first: Start of the range.
         last: Its end.
@@ -285,12 +265,15 @@ def gather(
         grad_opacities: [N] output.
         grad_colors: [N * 3] output.
     """
-    total = np.empty(SLOT, np.float32)
+    total = np.empty(ROW, np.float32)
+    end = starts[last]
     for s in range(first, last):
         eight, blue = _ZEROS(), np.float32(0)
-        for slot in range(get(slots, s), get(slots, s + 1)):
-            eight = eight + load(slot_sums, slot * SLOT)
-            blue += get(slot_sums, slot * SLOT + SUM_BLUE)
+        for pair in range(get(starts, s), get(starts, s + 1)):
+            prefetch(sums, np.int64(get(places, min(pair + _AHEAD, end - 1))) * ROW)
+            row = np.int64(get(places, pair)) * ROW
+            eight = eight + load(sums, row)
+            blue += get(sums, row + SUM_BLUE)
         store(total, 0, eight)
         i = np.int64(get(order, s))
         xx, xy, yy = get(conics, i * 3), get(conics, i * 3 + 1), get(conics, i * 3 + 2)

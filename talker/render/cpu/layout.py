@@ -49,8 +49,8 @@ SLACK = np.float32(1e-3)
 LOG2_E = math.log2(math.e)
 MIN_EXPONENT = math.log2(constants.MIN_ALPHA)
 
-SLOT = 12
-"""Floats of a gradient slot, of which nine are used; see ``blend_backward``."""
+ROW = 12
+"""Floats of a row of gradient sums, of which nine are used; see ``blend_backward``."""
 (SUM_U, SUM_UX, SUM_UY, SUM_UXX, SUM_UXY, SUM_UYY, SUM_RED, SUM_GREEN, SUM_BLUE) = range(9)
 
 VIEW = 10
