@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from media_support import number_of, numbered, numbers_of, tone, write_clip
+from av.stream import Disposition
+from media_support import number_of, numbered, numbers_of, tone, write_clip, write_sound
 
 from talker.errors import VideoError
 from talker.video.decode import DecodeLimits, decode
@@ -202,9 +206,6 @@ def test_truncated_matroska(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", ["mp4", "wav"])
 def test_sound_without_picture(tmp_path: Path, container: str) -> None:
-    import av
-    from media_support import write_sound
-
     path = tmp_path / "clip.mp4"
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream("aac" if container == "mp4" else "pcm_s16le", rate=48_000, layout="mono")
@@ -280,3 +281,110 @@ def test_a_picture_bomb_meets_the_memory_limit(tmp_path: Path) -> None:
 
 def test_frames_carry_their_number() -> None:
     assert [number_of(numbered(k)) for k in (0, 1, 513, 1023)] == [0, 1, 513, 1023]
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+def test_hdr_is_brought_to_ordinary_range(tmp_path: Path, transfer: str) -> None:
+    """A grey ramp as a phone records it: diffuse white becomes white, the rest stays in order, no grey cast."""
+    white = {"arib-std-b67": 0.75, "smpte2084": 0.58}[transfer]  # ITU-R BT.2408, table 1
+    ramp = np.linspace(0, white, 128)[None, :, None] * np.ones((96, 1, 3))
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx265", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
+        codes = {"arib-std-b67": 18, "smpte2084": 16}
+        codec = stream.codec_context
+        codec.color_trc, codec.color_primaries, codec.colorspace, codec.color_range = codes[transfer], 9, 9, 1
+        tags = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+        stream.options = {"x265-params": tags, "preset": "ultrafast"}
+        for k in range(3):
+            frame = av.VideoFrame.from_ndarray((ramp * 65535).astype(np.uint16), format="rgb48le")
+            frame = frame.reformat(format="yuv420p10le", dst_colorspace=9)
+            frame.pts = k
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    row = decode(path, tmp_path / "out").frames[1, 48].astype(int)
+    assert row[-2].min() > 240
+    assert row[2].max() < 20
+    assert (np.diff(row[:, 1]) >= -3).all()
+    assert np.ptp(row, axis=1).max() < 12, "grey stays grey"
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        stream.sample_aspect_ratio = Fraction(4, 3)
+        for k in range(4):
+            frame = av.VideoFrame.from_ndarray(numbered(k, 96, 96), format="rgb24")
+            frame.pts = k
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    frames = decode(path, tmp_path / "out").frames
+    assert frames.shape == (4, 96, 128, 3)
+    assert numbers_of(frames) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "pixel_format"),
+    [
+        ("mjpeg", "avi", "yuvj420p"),
+        ("prores_ks", "mov", "yuv422p10le"),
+        ("libsvtav1", "mp4", "yuv420p"),
+        ("libvpx", "webm", "yuv420p"),
+        ("flv", "flv", "yuv420p"),
+        ("wmv2", "asf", "yuv420p"),
+        ("png", "mov", "rgba"),
+    ],
+)
+def test_codecs_people_have(tmp_path: Path, codec: str, container: str, pixel_format: str) -> None:
+    path = write_clip(tmp_path / "clip", n=8, codec=codec, container=container, pixel_format=pixel_format)
+    assert numbers_of(decode(path, tmp_path / "out").frames) == list(range(8))
+
+
+def test_a_browser_recording_without_length(tmp_path: Path) -> None:
+    """MediaRecorder writes WebM live: no duration, no sizes, no index."""
+    live = io.BytesIO()
+    pipe = io.BufferedWriter(Pipe(live))
+    with av.open(pipe, "w", format="webm", options={"live": "1"}) as out:
+        stream = out.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for k in range(30):
+            frame = av.VideoFrame.from_ndarray(numbered(k), format="rgb24")
+            frame.pts = k
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    pipe.flush()
+    path = tmp_path / "clip.webm"
+    path.write_bytes(live.getvalue())
+    assert probe(path).duration_s == 0
+    assert numbers_of(decode(path, tmp_path / "out").frames) == list(range(30))
+
+
+class Pipe(io.RawIOBase):
+    """A writer that cannot seek, like a socket."""
+
+    def __init__(self, target: io.BytesIO) -> None:
+        super().__init__()
+        self._target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        return self._target.write(bytes(data))
+
+
+def test_cover_art_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w", format="mp4") as out:
+        sound = out.add_stream("aac", rate=48_000, layout="mono")
+        cover = out.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        out.mux(cover.encode(image))
+        out.mux(cover.encode(None))
+        write_sound(out, sound, tone(1.0, 48_000), 48_000)
+    assert refused(path, tmp_path).code == "video.no_picture"

@@ -55,7 +55,7 @@ def decode(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
         with FramesFile(out / "raw_frames.npy") as file:
             for frame in source.frames(sound):
                 if scaler is None:
-                    scaler = Scaler(frame, request["max_side"])
+                    scaler = Scaler(frame, request["max_side"], source.pixel_aspect)
                     start_s = source.time_of(frame)
                 source.check_size(frame)
                 for shown, count in clock.push(frame, source.time_of(frame)):
@@ -163,11 +163,11 @@ class Orientation:
 class Scaler:
     """Decoded frame to upright RGB of one fixed size: at most ``max_side`` square pixels a side."""
 
-    def __init__(self, first: VideoFrame, max_side: int) -> None:
+    def __init__(self, first: VideoFrame, max_side: int, pixel_aspect: Fraction) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.orientation = Orientation.of(first)
-        width, height = display_size(first)
+        width, height = round(first.width * pixel_aspect), first.height
         shrink = min(1.0, max_side / max(width, height))
         self.width, self.height = (max(2, 2 * round(side * shrink / 2)) for side in (width, height))
         if shrink == 1.0 and (width, height) == (first.width, first.height):
@@ -196,12 +196,6 @@ class Scaler:
             **options,
         )
         return self.orientation.apply(rgb.to_ndarray())
-
-
-def display_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height in square pixels, before rotation."""
-    aspect = getattr(frame, "sample_aspect_ratio", None) or Fraction(1)
-    return round(frame.width * aspect) if Fraction(1, 4) <= aspect <= 4 else frame.width, frame.height
 
 
 class FramesFile:
@@ -271,6 +265,12 @@ class _Source:
     def __exit__(self, *_: object) -> None:
         self.container.close()
         self._file.close()
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width over height of one stored pixel; absurd values count as square."""
+        aspect = self.stream.sample_aspect_ratio or Fraction(1)
+        return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
     def frames(self, sound: SoundCollector | None) -> Iterator[VideoFrame]:
         """Decoded frames in order of display; sound goes to ``sound`` on the way."""
