@@ -1,0 +1,145 @@
+"""The field starts as identity, stays bounded, and gives the same with and without what is kept between frames."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from talker.errors import ConfigError
+from talker.model.canonical import CanonicalGaussians, activate
+from talker.model.deformation import POSE_DIM, DeformationField, FieldConfig
+from talker.types import EXPRESSION_DIM
+
+N, SIGNAL, WINDOW = 40, 6, 12
+LIMITS = {"means": 0.4, "logit_opacities": 5.0, "rgb": 0.3, "quats": 0.5, "log_scales": 0.7}
+SMALL: dict = {"width": 16, "hidden": 16, "signal_dim": SIGNAL, "window": WINDOW, "hash_levels": 2}
+SMALL |= {"hash_log2_table": 8, "hash_finest": 32, "agents": 5}
+ALL = ("mu", "alpha", "rgb", "r", "s")
+
+EVERY = list(
+    itertools.product(
+        ("triplane_hash", "triplane_dense", "embedding"), ("mlp", "kan"), ("mgf", "esaa", "cross_attention")
+    )
+)
+
+
+def canonical(config: FieldConfig) -> CanonicalGaussians:
+    rng = np.random.default_rng(0)
+    dim = config.embedding_dim if config.encoder == "embedding" else 0
+    return CanonicalGaussians.from_points(
+        rng.uniform(-1, 1, (N, 3)), rng.random((N, 3)), rng.random(N) + 0.05, rng.random(N), embedding_dim=dim
+    )
+
+
+def field_of(config: FieldConfig) -> DeformationField:
+    torch.manual_seed(0)
+    return DeformationField(config, torch.zeros(3), 1.0)
+
+
+def control(config: FieldConfig, size: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    shape = (SIGNAL,) if config.signal == "motion" else (WINDOW, SIGNAL)
+    return (
+        size * torch.randn(shape, generator=g),
+        size * torch.randn(EXPRESSION_DIM, generator=g),
+        size * torch.randn(POSE_DIM, generator=g),
+    )
+
+
+def stirred(field: DeformationField, amount: float) -> DeformationField:
+    g = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for value in field.parameters():
+            value.add_(amount * torch.randn(value.shape, generator=g))
+    return field
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "fusion"), EVERY)
+def test_untrained_field_changes_nothing(encoder: str, decoder: str, fusion: str) -> None:
+    config = FieldConfig(**SMALL, encoder=encoder, decoder=decoder, fusion=fusion, deform=ALL)
+    gaussians, field = canonical(config), field_of(config)
+    offsets = field(gaussians, field.tokens(*control(config, 3.0)))
+    for name in LIMITS:
+        assert torch.count_nonzero(getattr(offsets, name)) == 0, name
+    plain, deformed = activate(gaussians), activate(gaussians, offsets)
+    for name in ("means", "quats", "scales", "opacities", "colors"):
+        assert torch.equal(getattr(plain, name), getattr(deformed, name))
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "fusion"), EVERY)
+def test_it_can_learn_from_the_first_step(encoder: str, decoder: str, fusion: str) -> None:
+    """Zero at the start must not mean dead: the last layer has a gradient, and then all others have one."""
+    config = FieldConfig(**SMALL, encoder=encoder, decoder=decoder, fusion=fusion, deform=ALL)
+    gaussians, field = canonical(config), field_of(config)
+    optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        offsets = field(gaussians, field.tokens(*control(config)))
+        (offsets.means - 0.05).square().mean().backward()
+        optimizer.step()
+    assert field.signal.weight.grad is not None and field.signal.weight.grad.abs().sum() > 0
+    assert offsets.means.abs().sum() > 0
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "kan"])
+@pytest.mark.parametrize("signal", ["motion", "audio"])
+def test_no_control_tears_the_face(signal: str, decoder: str) -> None:
+    config = FieldConfig(**SMALL, signal=signal, decoder=decoder, deform=ALL, fusion="mgf")
+    gaussians, field = canonical(config), stirred(field_of(config), 3.0)
+    for size in (0.0, 1.0, 100.0, 1e6):
+        offsets = field(gaussians, field.tokens(*control(config, size)))
+        for name, limit in LIMITS.items():
+            value = getattr(offsets, name)
+            assert torch.isfinite(value).all(), (name, size)
+            assert value.abs().max() <= limit * (1 + 1e-6), (name, size)
+        assert torch.isfinite(activate(gaussians, offsets).quats).all()
+
+
+def test_only_the_chosen_attributes_move() -> None:
+    config = FieldConfig(**SMALL, deform=("mu", "s"))
+    assert config.out_dim == 6
+    offsets = stirred(field_of(config), 0.5)(canonical(config), field_of(config).tokens(*control(config)))
+    assert offsets.means is not None and offsets.means.shape == (N, 3)
+    assert offsets.log_scales is not None and offsets.log_scales.shape == (N, 3)
+    assert offsets.quats is None and offsets.rgb is None and offsets.logit_opacities is None
+
+
+@pytest.mark.parametrize("fusion", ["mgf", "esaa", "cross_attention"])
+def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
+    config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
+    gaussians, field = canonical(config), stirred(field_of(config), 0.3)
+    prepared = field.prepare(gaussians)
+    for size in (0.5, 2.0):
+        tokens = field.tokens(*control(config, size))
+        kept, anew = field.offsets(prepared, tokens), field(gaussians, tokens)
+        for name in LIMITS:
+            assert torch.equal(getattr(kept, name), getattr(anew, name))
+
+
+def test_each_control_moves_something() -> None:
+    config = FieldConfig(**SMALL, deform=ALL)
+    gaussians, field = canonical(config), stirred(field_of(config), 0.3)
+    signal, expression, pose = control(config)
+    start = field(gaussians, field.tokens(signal, expression, pose)).means
+    for changed in (
+        (signal + 1, expression, pose),
+        (signal, expression + 1, pose),
+        (signal, expression, pose + 1),
+    ):
+        assert not torch.equal(field(gaussians, field.tokens(*changed)).means, start)
+    without = FieldConfig(**SMALL, pose_token=False)
+    assert field_of(without).tokens(signal, expression, pose).shape == (3, 16)
+    assert field.tokens(signal, expression, pose).shape == (4, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("deform", ()), ("deform", ("mu", "shape")), ("width", 4), ("hash_log2_table", 30), ("agents", 0)],
+)
+def test_impossible_sizes_are_refused_in_words(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FieldConfig(**{name: value})
+    assert caught.value.code == f"model.{name}" and caught.value.expected

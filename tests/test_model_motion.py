@@ -1,0 +1,186 @@
+"""Lips as a few numbers, and the linear model that hears them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from core_support import PAUSE, SIZE, mesh_points, motion, project_mesh
+
+from talker.errors import ConfigError
+from talker.geometry import rotvec_to_matrix
+from talker.model.motion import (
+    LIPS_AND_JAW,
+    RIGID,
+    LipCode,
+    MotionConfig,
+    MotionModel,
+    align_rigidly,
+    rest_code,
+)
+
+K = np.array([[2.2 * SIZE, 0, SIZE / 2], [0, 2.2 * SIZE, SIZE / 2], [0, 0, 1]], np.float32)
+
+
+def faces(openings: np.ndarray) -> np.ndarray:
+    """Landmarks [T, 478, 3] of a still head."""
+    T = np.eye(4)
+    T[2, 3] = 12
+    return np.stack([project_mesh(mesh_points(o, 0.0), K, T) for o in openings])
+
+
+def moved(landmarks: np.ndarray, seed: int = 0, angle: float = 0.4) -> np.ndarray:
+    """Every frame turned and shifted by another rigid motion."""
+    rng = np.random.default_rng(seed)
+    R = rotvec_to_matrix(torch.from_numpy(rng.uniform(-angle, angle, (len(landmarks), 3)))).numpy()
+    return landmarks @ R.transpose(0, 2, 1) + rng.uniform(-30, 30, (len(landmarks), 1, 3))
+
+
+def test_alignment_removes_every_rigid_motion() -> None:
+    still = faces(np.linspace(0, 0.3, 20))
+    reference = still[:, RIGID].mean(0)
+    aligned = align_rigidly(moved(still), reference)
+    assert np.abs(aligned - still).max() < 1e-3
+    assert np.abs(aligned - moved(still)).max() > 10, "the motion was there before"
+
+
+def test_alignment_never_mirrors() -> None:
+    """Flat or noisy points must not be matched by a reflection, which would swap left and right."""
+    still = faces(np.zeros(1))
+    reference = still[0, RIGID].copy()
+    mirrored = still.copy()
+    mirrored[..., 2] *= -1  # a mesh that guessed the depth the wrong way round
+    aligned = align_rigidly(mirrored, reference)
+    left, right = aligned[0, 33, 0], aligned[0, 263, 0]
+    assert left < right
+    a, b = mirrored[0, RIGID], aligned[0, RIGID]
+    a, b = a - a.mean(0), b - b.mean(0)
+    turn = np.linalg.lstsq(a, b, rcond=None)[0]
+    assert np.linalg.det(turn) > 0
+
+
+def test_code_is_blind_to_head_motion_and_sees_the_lips() -> None:
+    openings = 0.3 * np.abs(np.sin(np.arange(60) / 5))
+    still = faces(openings)
+    code = LipCode.fit(still, 4)
+    assert np.abs(code.encode(moved(still, angle=0.2)) - code.encode(still)).max() < 1e-2
+    first = code.encode(still)[:, 0]
+    assert abs(np.corrcoef(first, openings)[0, 1]) > 0.99
+
+
+def test_codes_are_standardised_and_rebuild_the_lips() -> None:
+    rng = np.random.default_rng(0)
+    landmarks = faces(np.full(80, 0.1))
+    directions = rng.standard_normal((3, len(LIPS_AND_JAW), 2))
+    weights = rng.standard_normal((80, 3)) * [3.0, 2.0, 1.0]
+    landmarks[:, LIPS_AND_JAW, :2] += np.einsum("tk,kpd->tpd", weights, directions)
+    code = LipCode.fit(landmarks, 3)
+    encoded = code.encode(landmarks)
+    assert np.allclose(encoded.mean(0), 0, atol=1e-3)
+    assert np.allclose(encoded.std(0), 1, atol=1e-3)
+    # Three directions went in: three numbers hold everything.
+    points = (encoded * code.std) @ code.basis + code.mean
+    truth = align_rigidly(landmarks, code.reference)[:, LIPS_AND_JAW, :2].reshape(80, -1)
+    assert np.abs(points - truth).max() < 1e-2
+
+
+def relation(n: int, noise: float, seed: int = 0, dim: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smooth windows [n, 5, 8], codes that follow them linearly, and the true weights."""
+    rng = np.random.default_rng(seed)
+    kernel = np.hanning(9)[:, None, None]
+    raw = rng.standard_normal((n + 8, 5, 8))
+    windows = sum(kernel[k] * raw[k : k + n] for k in range(9))
+    truth = rng.standard_normal((40, dim)) / np.sqrt(40)
+    codes = windows.reshape(n, -1) @ truth + 0.7 + noise * rng.standard_normal((n, dim))
+    return windows.astype(np.float32), codes.astype(np.float32), truth
+
+
+def test_ridge_finds_a_known_relation_and_predicts_frames_it_never_saw() -> None:
+    windows, codes, truth = relation(900, noise=0.05)
+    config = MotionConfig(dim=4, penalties=(0.01, 1.0, 100.0, 1e6))
+    model = MotionModel.fit(windows[:700], codes[:700], np.zeros(4), config)
+    predicted = model(torch.from_numpy(windows[700:])).numpy()
+    for k in range(4):
+        assert np.corrcoef(predicted[:, k], codes[700:, k])[0, 1] > 0.99
+    assert np.abs(model.weight.numpy() - truth).max() < 0.02
+    assert np.allclose(model.gain.numpy(), 1, atol=0.02), "nothing was lost, so nothing is stretched"
+
+
+def test_penalty_is_chosen_on_blocks_not_seen() -> None:
+    """Sound that says nothing about the lips: the largest penalty wins, and the prediction is the mean."""
+    rng = np.random.default_rng(3)
+    windows = relation(300, 0.0)[0]
+    codes = np.cumsum(rng.standard_normal((300, 4)), 0).astype(np.float32)  # smooth, unrelated
+    codes = (codes - codes.mean(0)) / codes.std(0)
+    config = MotionConfig(dim=4, penalties=(0.01, 1e7), variation=0.0)
+    model = MotionModel.fit(windows, codes, np.zeros(4), config)
+    assert model(torch.from_numpy(windows)).std() < 0.1
+    shuffled = MotionModel.fit(
+        windows, codes, np.zeros(4), MotionConfig(dim=4, penalties=(0.01,), variation=0.0)
+    )
+    assert shuffled(torch.from_numpy(windows)).std() > 0.3, "a small penalty alone would have fitted noise"
+
+
+def test_more_columns_than_rows_solves_the_same_problem() -> None:
+    """Both forms of the normal equations agree (n <= f is the dual one)."""
+    from talker.model.motion import _ridge
+
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((30, 31)), rng.standard_normal((30, 2))
+    primal = np.linalg.solve(X.T @ X + 3.0 * np.eye(31), X.T @ Y)
+    assert np.allclose(_ridge(X, Y, 3.0), primal)
+
+
+def test_gain_gives_back_variation_up_to_its_limit() -> None:
+    windows, codes, _ = relation(600, noise=1.5)
+    lively = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=1.0, max_gain=1.6))
+    half = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=0.5, max_gain=1.6))
+    safe = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=0.0, max_gain=1.6))
+    assert torch.equal(safe.gain, torch.ones(4))
+    assert (lively.gain > 1.2).all() and (lively.gain <= 1.6).all()
+    assert torch.allclose(half.gain, (1 + lively.gain) / 2)
+    x = torch.from_numpy(windows)
+    assert torch.allclose(lively(x) - lively.bias, lively.gain * (safe(x) - safe.bias), atol=1e-4)
+
+
+def test_silence_is_exactly_rest() -> None:
+    windows, codes, _ = relation(200, noise=0.1)
+    rest = np.array([1.5, -0.5, 0.25, 3.0])
+    model = MotionModel.fit(windows, codes, rest, MotionConfig(dim=4))
+    activity = torch.ones(200)
+    activity[50:120] = 0
+    activity[120] = 0.5
+    out = model(torch.from_numpy(windows), activity)
+    assert torch.equal(out[50:120], model.rest.expand(70, 4))
+    spoken = model(torch.from_numpy(windows))
+    assert torch.equal(out[:50], spoken[:50])
+    assert torch.allclose(out[120], (spoken[120] + model.rest) / 2)
+
+
+def test_rest_is_the_closed_quiet_mouth() -> None:
+    openings = 0.3 * np.abs(np.sin(np.arange(88) / 3.1))
+    openings[PAUSE] = 0
+    codes = LipCode.fit(faces(openings), 4).encode(faces(openings))
+    activity = (openings > 0).astype(np.float32)
+    rest = rest_code(codes, openings, activity)
+    assert np.allclose(rest, codes[0], atol=0.15)
+    # Without any quiet frame with closed lips, closed lips decide.
+    loud = rest_code(codes, openings, np.where(openings <= np.percentile(openings, 20), 1.0, 0.0))
+    assert np.allclose(loud, codes[0], atol=0.3)
+
+
+def test_code_of_a_real_track_survives_head_motion() -> None:
+    """Perspective and turning together, as in a clip: the first component still is the opening."""
+    openings = 0.3 * np.abs(np.sin(np.arange(88) / 3.1))
+    head, _ = motion(88)
+    landmarks = np.stack(
+        [project_mesh(mesh_points(o, 0.0), K, T) for o, T in zip(openings, head, strict=True)]
+    )
+    first = LipCode.fit(landmarks, 4).encode(landmarks)[:, 0]
+    assert abs(np.corrcoef(first, openings)[0, 1]) > 0.97
+
+
+@pytest.mark.parametrize("bad", [{"dim": 0}, {"dim": 65}, {"window": 0}, {"folds": 1}, {"penalties": ()}])
+def test_impossible_configurations_are_refused(bad: dict) -> None:
+    with pytest.raises(ConfigError):
+        MotionConfig(**bad)
