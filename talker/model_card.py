@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talker import __version__
-from talker.checkpoint import POSTER, PREVIEW, README, TRAINING, AvatarCard, read_card
+from talker.atomic import write_atomic
 from talker.errors import CheckpointError
-from talker.safe_files import read_json, write_atomic
+
+if TYPE_CHECKING:
+    from talker.checkpoint import AvatarCard
 
 LIBRARY = "talker"
 TAG = "talker-avatar"
 TAGS = (TAG, "talking-head", "gaussian-splatting", "3d-gaussian-splatting", "avatar")
+_README = "README.md"
+_MEDIA = ("preview.mp4", "poster.jpg")
 MAX_CARD_BYTES = 256 << 10
 _GENERATED = "<!-- Written by talker; remove this line to keep your own text. -->"
 
@@ -34,20 +38,22 @@ def write_card(folder: Path, *, repo_id: str | None = None) -> Path:
     Raises:
         CheckpointError: The avatar is missing or damaged, or the card cannot be written.
     """
+    from talker.checkpoint import read_card  # loads torch, which the tag of a search does not need
+
     card = read_card(folder)
     training = _training(folder)
     text = "\n".join(
         [_front_matter(folder), *_body(folder, card, training, repo_id or "owner/name"), _GENERATED, ""]
     )
-    write_atomic(folder / README, text.encode())
-    return folder / README
+    write_atomic(folder / _README, text.encode())
+    return folder / _README
 
 
 def keeps_own_card(folder: Path) -> bool:
     """Whether ``README.md`` was edited by a person and its front matter names the library and the tag."""
     import yaml
 
-    path = folder / README
+    path = folder / _README
     try:
         if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
             return False
@@ -72,7 +78,7 @@ def _front_matter(folder: Path) -> str:
     ]
     lines += [f"- {tag}" for tag in TAGS]
     lines += ["inference: false"]
-    media = next((name for name in (PREVIEW, POSTER) if (folder / name).is_file()), None)
+    media = next((name for name in _MEDIA if (folder / name).is_file()), None)
     if media:
         lines += ["widget:", '- text: "Preview"', "  output:", f"    url: {media}"]
     return "\n".join([*lines, "---", ""])
@@ -86,7 +92,7 @@ def _body(folder: Path, card: AvatarCard, training: dict[str, Any], repo_id: str
         "ordinary computer, without a GPU.",
         "",
     ]
-    if (folder / PREVIEW).is_file() or (folder / POSTER).is_file():
+    if any((folder / name).is_file() for name in _MEDIA):
         lines += ["<Gallery />", ""]
     lines += [
         "## Use",
@@ -150,8 +156,10 @@ def _figures(metrics: dict[str, float], training: dict[str, Any]) -> list[str]:
 
 def _training(folder: Path) -> dict[str, Any]:
     """``training.json``, or nothing: the card must not depend on a file for people."""
+    from talker.safe_files import read_json
+
     try:
-        return read_json(folder / TRAINING, max_bytes=1 << 20)
+        return read_json(folder / "training.json", max_bytes=1 << 20)
     except CheckpointError:
         return {}
 

@@ -431,7 +431,7 @@ def test_an_answer_that_makes_no_sense(fake: FakeHub, anybody: Hub, seeded: str,
             assert not out.exists()
 
 
-def test_offline(fake: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(fake: FakeHub, out: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         hub = Hub(f"http://127.0.0.1:{unused.getsockname()[1]}", "hf_x")
@@ -439,6 +439,7 @@ def test_offline(fake: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(HubError) as caught:
                 call()
             assert caught.value.code == "hub.offline" and "without it" in str(caught.value)
+    assert sum(waits) < 10, "nobody waits half a minute to learn that there is no network"
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

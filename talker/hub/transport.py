@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from huggingface_hub import errors as hf
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils import disable_progress_bars, httpx
+from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils._http import _parse_retry_after, hf_request_event_hook, parse_ratelimit_headers
 
 from talker.errors import HubError
@@ -25,6 +27,7 @@ from talker.errors import HubError
 log = logging.getLogger(__name__)
 
 CONNECT_S, READ_S = 10.0, 120.0
+CONNECT_TRIES = 2
 MAX_WAIT_S = 300.0
 """Longest pause a busy server may ask for outside a :func:`limits` block."""
 
@@ -37,6 +40,7 @@ class _Budget:
     deadline: float  # time.monotonic()
     bytes_left: int
     on_bytes: Callable[[int], None] | None = None
+    failed_connects: int = 0
 
     def check_time(self, extra_s: float = 0.0) -> None:
         if time.monotonic() + extra_s > self.deadline:
@@ -89,17 +93,33 @@ def limits(
 
 
 def prepare() -> None:
-    """Give huggingface_hub our client, once per process, and silence its transfer bars."""
+    """Give huggingface_hub our client, once per process, and silence its bars and warnings: we say it all."""
     global _prepared  # noqa: PLW0603 - the library's client is process-wide as well
     with _lock:
         if not _prepared:
             set_client_factory(_make_client)
             disable_progress_bars()
+            hub_logging.set_verbosity_error()
             _prepared = True
 
 
+class _Client(httpx.Client):
+    """Says that there is no network after the second try; the library would go on for half a minute."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        try:
+            return super().send(request, **options)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            budget = _BUDGET.get()
+            if budget is not None:
+                budget.failed_connects += 1
+                if budget.failed_connects >= CONNECT_TRIES:
+                    raise translate(error) from error
+            raise
+
+
 def _make_client() -> httpx.Client:
-    return httpx.Client(
+    return _Client(
         event_hooks={"request": [_on_request], "response": [_on_response]},
         follow_redirects=True,
         timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
