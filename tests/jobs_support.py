@@ -62,13 +62,13 @@ class Worker:
     home: Path
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
-    _log: list = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         with (self.home / "test-worker.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "talker.worker", "--home", str(self.home), "--runner", RUNNER],
-                env=environment(),
+                env=environment() | self.env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -87,8 +87,8 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker_for(home: Path) -> Iterator[Worker]:
-    worker = Worker(home)
+def worker_for(home: Path, **env: str) -> Iterator[Worker]:
+    worker = Worker(home, env=env)
     worker.start()
     try:
         yield worker

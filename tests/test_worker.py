@@ -162,3 +162,24 @@ def test_the_supervisor_replaces_a_dead_worker_and_ends_it_with_the_app(
     finally:
         supervisor.stop()
     assert not worker_state(home).alive
+
+
+def test_a_database_that_breaks_while_working_is_rebuilt(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    queue = make_queue(home)
+    options = {"steps": 300, "step_s": 0.02}
+    ids = [queue.submit(make_clip(tmp_path / "in"), request(f"n{i}", options=options)) for i in range(2)]
+    supervisor = Supervisor(home, runner=RUNNER, config=SupervisorConfig(check_s=0.1, backoff_s=0.1)).start()
+    try:
+        wait_for(lambda: queue.get(ids[0]).step > 10, 90)
+        queue.database.write_bytes(b"garbage" * 5000)
+        for job_id in ids:
+            assert wait_state(queue, job_id, "done", "failed", timeout_s=150).state == JobState.DONE
+    finally:
+        supervisor.stop()
+    assert len(list(queue.folder.glob("queue.damaged-*.sqlite"))) == 1
+    for job_id in ids:
+        lines = (queue.store.folder(job_id) / "avatar.state" / "trace").read_text().splitlines()
+        assert len(lines) == len(set(lines)) == 600, "and not a step was lost"

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from talker.atomic import write_atomic
-from talker.errors import ConfigError, HubError, TalkerError
+from talker.errors import ConfigError, TalkerError
 from talker.events import Event, Finished, Note, StageStarted
 from talker.jobs.files import to_json
 from talker.jobs.job import Accepted, JobRequest, Status
@@ -214,7 +214,7 @@ def _events(folder: Path, accepted: Accepted, stop: StopSignal) -> Iterator[Even
         yield StageStarted("publish", 0)
         try:
             summary["published"] = publish(avatar, request.repo_id)
-        except HubError as error:
+        except TalkerError as error:
             # The training is worth more than its delivery: it is kept, and can be fetched or published later.
             yield Note(f"The avatar is ready, but publishing failed. {error}", "warning")
     yield Finished(avatar, summary)
@@ -234,14 +234,16 @@ def make_config(kind: type, request: JobRequest) -> Any:
         ConfigError: ``job.option``: the runner has no such option.
     """
     known = {field.name for field in fields(kind)}
+    options = request.options if request.launcher == "local" else {}  # others are for the trainer over there
     given = {
         "preset": request.preset,
         "size": request.size,
         "max_minutes": request.max_minutes,
         "seed": request.seed,
-        **request.options,
+        "name": request.name,
+        **options,
     }
-    unknown = sorted(set(request.options) - known)
+    unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigError("job.option", f"The trainer has no option {', '.join(unknown)}.")
     return kind(**{name: value for name, value in given.items() if name in known})

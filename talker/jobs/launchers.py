@@ -134,11 +134,16 @@ class SpaceLauncher:
         url: Address, or ``owner/name`` on the Hub.
         token: The Space's own token.
         hub_token: Hub token for a private Space; also used to fetch the avatar from the Hub.
+
+    Raises:
+        JobError: ``job.space_token``: the token cannot be one.
     """
 
     name = "space"
 
     def __init__(self, url: str, token: str, *, hub_token: str | None = None) -> None:
+        if not re.fullmatch(r"[!-~]+", token):  # it travels in a header
+            raise refused(401)
         self._url, self._token, self._hub_token = url, token, hub_token
         self._client: Client | None = None
         self._downloads = Path(tempfile.mkdtemp(prefix="talker-space-"))
@@ -226,7 +231,7 @@ class SpaceLauncher:
         if repo_id:
             from talker.hub import Hub
 
-            return Hub(token=self._hub_token).pull(str(repo_id), dest)
+            return Hub(token=self._hub_token).pull(str(repo_id), dest, replace=True)
         return self._unpack(files or [], dest)
 
     def _unpack(self, files: list[str], dest: Path) -> Path:
