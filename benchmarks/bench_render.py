@@ -8,6 +8,9 @@ CPU time of that thread, which other load disturbs less; with several threads th
 
 from __future__ import annotations
 
+import talker  # noqa: F401 - before PyTorch: it decides how that one's threads wait
+
+# isort: split
 import argparse
 import json
 import math

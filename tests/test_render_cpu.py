@@ -257,6 +257,16 @@ def test_changing_the_picture_in_place_is_noticed() -> None:
         loss.backward()
 
 
+def test_second_derivatives_are_refused_not_wrong() -> None:
+    scene, view = SCENES["few"]
+    g = with_grad(scene, torch.float32)
+    (grad,) = torch.autograd.grad(
+        rasterize(g, view, backend="cpu").rgb.square().sum(), g.means, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 def test_no_gradient_is_recorded_when_none_is_wanted() -> None:
     scene, view = SCENES["few"]
     with torch.no_grad():

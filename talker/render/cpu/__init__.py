@@ -1,6 +1,6 @@
 """The CPU back end: numba kernels on an explicit SIMD layer, forward and backward.
 
-``autograd`` is the entrance and shows the order of the steps; every other module is one step::
+``autograd`` is the entrance and ``lists`` puts sorting and binning together; every other module is one step::
 
     project            N Gaussians -> one 64-byte record each, ready to be drawn    (parallel over Gaussians)
     depth_sort         indices of the visible ones, front to back                   (serial radix sort)

@@ -4,8 +4,6 @@ Projection and blending are separate functions so that the projected means are a
 whose gradient a caller can keep (density control needs it) and on which a loss may act.
 """
 
-# ruff: noqa: PLR0913, PLR0917 - kernels take flat arrays, not objects
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,19 +12,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from talker.render.cpu import threads
-from talker.render.cpu.binning import BOX, fill, place_shares, sort_and_count
 from talker.render.cpu.blend import blend
 from talker.render.cpu.blend_backward import blend_backward, gather
-from talker.render.cpu.depth_sort import depth_sort
-from talker.render.cpu.layout import RECORD, ROW, TILE, view_of
+from talker.render.cpu.layout import RECORD, ROW, view_of
+from talker.render.cpu.lists import TileLists, sort_into_tiles
 from talker.render.cpu.project import project
 from talker.render.cpu.project_backward import project_backward
 from talker.render.cpu.simd import LANES
 from talker.types import Camera, Gaussians, RenderOutput
 
-_NO_COUNT = np.zeros(0, np.int32)
+
+@dataclass
+class _Frame:
+    """One rendering, handed from projection to blending beside the tensors."""
+
+    camera: Camera
+    n_threads: int
+    records: np.ndarray | None = None  # [N * RECORD], set by projection
+    radii: np.ndarray | None = None  # [N] int32, set by projection
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
@@ -34,175 +40,98 @@ def _flat(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy().reshape(-1)
 
 
-@dataclass
-class _Frame:
-    """What the steps of one rendering hand to each other; NumPy, because kernels read it."""
-
-    width: int
-    height: int
-    view: np.ndarray  # [VIEW]
-    n_threads: int
-    records: np.ndarray  # [N * RECORD], in depth order after ``bin_records``
-    radii: np.ndarray  # [N] int32
-    order: np.ndarray  # [M] int32 Gaussian of each sorted record
-    entries: np.ndarray  # [E] int32
-    places: np.ndarray  # [E] int32
-    starts: np.ndarray  # [M + 1] int64
-    offsets: np.ndarray  # [T + 1] int64
-    tile_order: np.ndarray  # [T] int64
-
-    def queue(self) -> np.ndarray:
-        """A fresh counter of tiles."""
-        return np.zeros(1, np.int64)
-
-
-def _bin(frame: _Frame, records: np.ndarray, n: int) -> None:
-    """Steps 2 and 3: depth order and the lists of the tiles."""
-    keys, spare, order = np.empty(n, np.uint64), np.empty(n, np.uint64), np.empty(n, np.int32)
-    n_visible = depth_sort(records, frame.radii, keys, spare, order)
-    frame.order = order[:n_visible]
-    frame.records = np.empty(n_visible * RECORD, np.float32)
-    frame.starts = np.zeros(n_visible + 1, np.int64)
-    boxes = np.empty(n_visible * BOX, np.int32)
-    n_tiles = -(-frame.width // TILE) * -(-frame.height // TILE)
-    frame.offsets = np.empty(n_tiles + 1, np.int64)
-    counts = np.empty((frame.n_threads, n_tiles), np.int64)
-    totals = np.empty(frame.n_threads + 1, np.int64)
-    totals[0] = 0
-    shares = threads.split(n_visible, frame.n_threads)
-
-    def count(i: int) -> None:
-        totals[i + 1] = sort_and_count(
-            records, order, *shares[i], frame.width, frame.height, frame.records, boxes, counts[i]
-        )
-
-    threads.run(count, frame.n_threads)
-    place_shares(counts, frame.offsets)
-    pairs_before = np.cumsum(totals)
-    n_pairs = int(frame.offsets[-1])
-    frame.entries, frame.places = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)
-    frame.tile_order = np.argsort(-np.diff(frame.offsets), kind="stable")
-
-    def place(i: int) -> None:
-        lists = frame.entries, frame.places, frame.starts
-        fill(boxes, *shares[i], frame.width, int(pairs_before[i]), counts[i], *lists)
-
-    threads.run(place, frame.n_threads)
-
-
 class _Project(torch.autograd.Function):
-    """(means, quats, scales) -> (means2d [N, 2], conics [N, 3]); fills the frame on the way."""
+    """(means, quats, scales) -> (means2d [N, 2], conics [N, 3]); fills the frame's records on the way.
+
+    Records hold opacities and colours too, but no gradient of these passes here: that is the business of ``_Blend``.
+    """
 
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, colors, camera, n_threads, holder):
+    def forward(ctx, means, quats, scales, opacities, colors, frame):
         n = means.shape[0]
-        view = view_of(camera.K.detach().cpu().numpy(), camera.width, camera.height)
-        arrays = [_flat(t) for t in (means, quats, scales)]
+        view = view_of(frame.camera.K.detach().numpy(), frame.camera.width, frame.camera.height)
+        inputs = [_flat(t) for t in (means, quats, scales, opacities, colors)]
         means2d, conics = np.empty(n * 2, np.float32), np.empty(n * 3, np.float32)
         records, radii = np.empty(n * RECORD, np.float32), np.empty(n, np.int32)
-        shares = threads.split(n, n_threads, LANES)
-        opacities, colors = _flat(opacities), _flat(colors)
+        shares = threads.split(n, frame.n_threads, LANES)
 
         def share(i: int) -> None:
-            project(*arrays, opacities, colors, view, *shares[i], records, means2d, conics, radii)
+            project(*inputs, view, *shares[i], records, means2d, conics, radii)
 
-        threads.run(share, n_threads)
-        none = np.empty(0, np.int64)
-        frame = _Frame(camera.width, camera.height, view, n_threads, records, radii, *[none] * 6)
-        _bin(frame, records, n)
-        holder.append(frame)
-        ctx.frame, ctx.shares = frame, shares
-        conics = torch.from_numpy(conics).view(n, 3)
-        ctx.save_for_backward(means, quats, scales, conics)
-        return torch.from_numpy(means2d).view(n, 2), conics
+        threads.run(share, frame.n_threads)
+        frame.records, frame.radii = records, radii
+        outputs = torch.from_numpy(means2d).view(n, 2), torch.from_numpy(conics).view(n, 3)
+        ctx.view, ctx.shares = view, shares
+        ctx.save_for_backward(means, quats, scales, outputs[1])
+        return outputs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_means2d, grad_conics):
         means, quats, scales, conics = (_flat(t) for t in ctx.saved_tensors)
-        gradients = [np.empty_like(a) for a in (means, quats, scales)]
         upstream = _flat(grad_means2d), _flat(grad_conics)
+        gradients = [np.empty_like(a) for a in (means, quats, scales)]
 
         def share(i: int) -> None:
-            project_backward(
-                means, quats, scales, ctx.frame.view, *ctx.shares[i], conics, *upstream, *gradients
-            )
+            project_backward(means, quats, scales, ctx.view, *ctx.shares[i], conics, *upstream, *gradients)
 
-        threads.run(share, ctx.frame.n_threads)
+        threads.run(share, len(ctx.shares))
         shaped = [torch.from_numpy(g).view(-1, width) for g, width in zip(gradients, (3, 4, 3), strict=True)]
-        return *shaped, None, None, None, None, None
+        return *shaped, None, None, None
+
+
+def _spread_counts(counts: np.ndarray, lists: TileLists, n: int) -> Tensor:
+    """Counts of the sorted records as int32 [N] of all Gaussians."""
+    pixel_count = torch.zeros(n, dtype=torch.int32)
+    pixel_count[torch.from_numpy(lists.order).long()] = torch.from_numpy(counts)
+    return pixel_count
 
 
 class _Blend(torch.autograd.Function):
-    """(means2d, conics, opacities, colors) -> (rgb [H, W, 3], alpha [H, W, 1], pixel counts [N] int32)."""
+    """(means2d, conics, opacities, colors) -> (rgb [H, W, 3], alpha [H, W, 1], pixel counts [N] int32).
+
+    The values come from the frame's records, which hold the same numbers.
+    """
 
     @staticmethod
     def forward(ctx, means2d, conics, opacities, colors, frame, counting):
-        rgb = np.empty(frame.height * frame.width * 3, np.float32)
-        alpha = np.empty(frame.height * frame.width, np.float32)
-        counts = np.zeros(len(frame.order), np.int32) if counting else _NO_COUNT
-        queue = frame.queue()
-
-        def share(_: int) -> None:
-            blend(
-                frame.records,
-                frame.entries,
-                frame.offsets,
-                frame.tile_order,
-                queue,
-                frame.width,
-                frame.height,
-                rgb,
-                alpha,
-                counts,
-            )
-
-        threads.run(share, frame.n_threads)
-        ctx.frame = frame
-        pixel_count = torch.zeros(len(opacities) if counting else 0, dtype=torch.int32)
-        if counting:
-            pixel_count[torch.from_numpy(frame.order).long()] = torch.from_numpy(counts)
-        ctx.mark_non_differentiable(pixel_count)
-        shape = (frame.height, frame.width)
-        image = torch.from_numpy(rgb).view(*shape, 3), torch.from_numpy(alpha).view(*shape, 1)
+        width, height, n = frame.camera.width, frame.camera.height, len(opacities)
+        lists = sort_into_tiles(frame.records, frame.radii, width, height, frame.n_threads)
+        rgb, alpha = np.empty(height * width * 3, np.float32), np.empty(height * width, np.float32)
+        counts = np.zeros(len(lists.order) if counting else 0, np.int32)
+        work = lists.work()
+        threads.run(lambda _: blend(*work, rgb, alpha, counts), frame.n_threads)
+        pixel_count = _spread_counts(counts, lists, n) if counting else torch.zeros(0, dtype=torch.int32)
+        image = torch.from_numpy(rgb).view(height, width, 3), torch.from_numpy(alpha).view(height, width, 1)
+        ctx.lists, ctx.n_threads = lists, frame.n_threads
         ctx.save_for_backward(conics, opacities, *image)
+        ctx.mark_non_differentiable(pixel_count)
         return *image, pixel_count
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, _):
-        frame = ctx.frame
         conics, opacities, rgb, alpha = (_flat(t) for t in ctx.saved_tensors)
-        n, m = len(opacities), len(frame.order)
-        sums = np.empty(len(frame.entries) * ROW, np.float32)
-        queue, upstream = frame.queue(), (_flat(grad_rgb), _flat(grad_alpha))
+        lists, n = ctx.lists, len(opacities)
+        upstream = _flat(grad_rgb), _flat(grad_alpha)
+        sums = np.empty(len(lists.entries) * ROW, np.float32)
+        work = lists.work()
+        threads.run(lambda _: blend_backward(*work, (rgb, alpha), upstream, sums), ctx.n_threads)
 
-        def differentiate(_: int) -> None:
-            blend_backward(
-                frame.records,
-                frame.entries,
-                frame.offsets,
-                frame.tile_order,
-                queue,
-                frame.width,
-                frame.height,
-                (rgb, alpha),
-                upstream,
-                sums,
-            )
-
-        threads.run(differentiate, frame.n_threads)
-        gradients = [np.zeros(n * width, np.float32) for width in (2, 3, 1, 3)]
-        shares = threads.split(m, frame.n_threads)
+        means2d, conics_, opacities_, colors = (np.zeros(n * width, np.float32) for width in (2, 3, 1, 3))
+        shares = threads.split(len(lists.order), ctx.n_threads)
 
         def collect(i: int) -> None:
-            gather(sums, frame.places, frame.starts, frame.order, *shares[i], conics, opacities, *gradients)
+            gradients = means2d, conics_, opacities_, colors
+            gather(sums, lists.places, lists.starts, lists.order, *shares[i], conics, opacities, *gradients)
 
-        threads.run(collect, frame.n_threads)
-        g_means2d, g_conics, g_opacities, g_colors = (torch.from_numpy(g) for g in gradients)
-        return g_means2d.view(n, 2), g_conics.view(n, 3), g_opacities, g_colors.view(n, 3), None, None
+        threads.run(collect, ctx.n_threads)
+        shaped = [torch.from_numpy(g).view(n, -1) for g in (means2d, conics_, opacities_, colors)]
+        return shaped[0], shaped[1], shaped[2].view(n), shaped[3], None, None
 
 
 def _pad(gaussians: Gaussians, n: int) -> Gaussians:
-    """Invisible Gaussians behind, so that there are at least ``n``: the kernels take eight at a time."""
+    """Invisible Gaussians behind, so that there are ``n``."""
     missing = n - len(gaussians)
     return gaussians.map(lambda t: F.pad(t, (0, 0) * (t.dim() - 1) + (0, missing)))
 
@@ -219,19 +148,17 @@ def rasterize_cpu(
         n_threads: Threads to use; by default as many as PyTorch uses. The result does not depend on it.
     """
     n = len(gaussians)
-    gaussians = gaussians.map(lambda t: t.to(torch.float32))
-    if n < LANES:
-        gaussians = _pad(gaussians, LANES)
-    g, frames = gaussians, []
-    n_threads = max(1, n_threads or torch.get_num_threads())
-    means2d, conics = _Project.apply(
-        g.means, g.quats, g.scales, g.opacities, g.colors, camera, n_threads, frames
-    )
-    means2d = means2d[:n] if n < LANES else means2d
+    few = n < LANES  # the kernels take eight at a time
+    g = gaussians.map(lambda t: t.to(torch.float32))
+    g = _pad(g, LANES) if few else g
+    frame = _Frame(camera.to("cpu"), max(1, n_threads or torch.get_num_threads()))
+    means2d, conics = _Project.apply(g.means, g.quats, g.scales, g.opacities, g.colors, frame)
+    means2d = means2d[:n] if few else means2d
     if means2d.requires_grad:
         means2d.retain_grad()
-    padded = F.pad(means2d, (0, 0, 0, LANES - n)) if n < LANES else means2d
-    frame = frames[0]
-    rgb, alpha, counts = _Blend.apply(padded, conics, g.opacities, g.colors, frame, pixel_counts)
-    radii = torch.from_numpy(frame.radii)[:n]
-    return RenderOutput(rgb, alpha, means2d, radii, counts[:n] if pixel_counts else None)
+    projected = F.pad(means2d, (0, 0, 0, LANES - n)) if few else means2d
+    rgb, alpha, counts = _Blend.apply(projected, conics, g.opacities, g.colors, frame, pixel_counts)
+    assert frame.radii is not None
+    return RenderOutput(
+        rgb, alpha, means2d, torch.from_numpy(frame.radii[:n]), counts[:n] if pixel_counts else None
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,18 @@ def cache_root() -> Path:
         with tempfile.TemporaryFile(dir=wanted):
             return wanted
     except OSError:
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        fallback = Path(tempfile.gettempdir()) / f"talker-cache-{user}"
-        fallback.mkdir(mode=0o700, exist_ok=True)
         log.warning("the cache folder cannot be written, using a temporary one")
-        return fallback
+        return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """A folder of this user alone: compiled code from a folder of somebody else's would be run."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"talker-cache-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.stat(follow_symlinks=False)
+    ours = stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == user)
+    return folder if ours else Path(tempfile.mkdtemp(prefix="talker-cache-"))
 
 
 def _fingerprint() -> str:
