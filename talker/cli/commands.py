@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,17 +157,27 @@ def ablate(a: Namespace) -> None:
 
 
 def _consent(words: str) -> Consent:
-    from talker.types import Consent
+    """The declaration given with ``--consent``, asked for on a terminal, or made by running the command at all.
 
-    if not words.strip():
-        raise ConsentError(
-            "consent.missing",
-            "An avatar is made only with the consent of the person shown.",
-            todo='Say who agrees, for example --consent "I am the person shown and I agree".',
+    An app must ask its visitors; here the person at the keyboard is the one who declares, and is told so.
+    """
+    import sys
+
+    from talker.provenance import CONSENT_TEXT, new_consent
+
+    if words.strip():
+        return new_consent("the person running this command", words.strip())
+    sys.stderr.write(f"Making an avatar needs consent. The declaration:\n  {CONSENT_TEXT}\n")
+    if not sys.stdin.isatty():
+        sys.stderr.write(
+            "By running this command you make it (--consent gives your own words). It is stored.\n"
         )
-    return Consent(
-        statement=words.strip(), who="command line", when=datetime.now(UTC).isoformat(timespec="seconds")
-    )
+        return new_consent("the person running this command")
+    if input("Do you make this declaration? [yes/no] ").strip().lower() not in ("y", "yes"):
+        raise ConsentError(
+            "consent.refused", "No consent was declared.", todo="No avatar is made without it."
+        )
+    return new_consent("the person running this command")
 
 
 def _finished(event) -> None:

@@ -53,7 +53,7 @@ class FieldConfig:
     """What drives: the motion code a small model predicts from sound, or the sound itself, end to end."""
     signal_dim: int = 8
     """Length of the motion code, or channels of the audio features."""
-    window: int = 20
+    window: int = 16
     """Rows of audio features around a frame; only for ``signal = audio``."""
     width: int = 64
     hidden: int = 64

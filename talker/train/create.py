@@ -22,9 +22,11 @@ from talker.atomic import atomic_path
 from talker.checkpoint import POSTER, PREVIEW, TRAINING, AvatarCard, save_avatar, update_card
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
-from talker.errors import ConfigError, ConsentError
+from talker.errors import ConfigError
 from talker.events import Evaluated, Event, Finished, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
+from talker.model_card import write_card
+from talker.provenance import require, sign, stamp_frames
 from talker.safe_files import write_json
 from talker.train.build import build
 from talker.train.evaluate import EvaluateConfig, evaluate
@@ -107,7 +109,7 @@ def create(
         ConsentError: No declaration.
         TalkerError: The clip cannot be used; see ``talker.errors``.
     """
-    _require_consent(consent)
+    require(consent)
     clock = Clock()
     avatar_dir.parent.mkdir(parents=True, exist_ok=True)
     for event in prepare(clip, data_folder(avatar_dir), PrepareConfig(size=config.size)):
@@ -135,7 +137,7 @@ def train_avatar(
 
     Args and errors as for ``create``; ``clock`` holds the seconds already spent.
     """
-    _require_consent(consent)
+    require(consent)
     clock = clock or Clock()
     preset = _scaled(get_preset(config.preset), config.steps_scale)
     if not resume:
@@ -191,6 +193,7 @@ def _finish(
     card = update_card(avatar_dir, metrics=metrics)
     summary = _summary(dataset, config, clock, metrics, card.bytes)
     write_json(avatar_dir / TRAINING, summary)
+    write_card(avatar_dir)
     yield Finished(avatar_dir, summary)
 
 
@@ -208,9 +211,10 @@ def _preview(avatar: Avatar, dataset: TalkingHeadDataset, avatar_dir: Path) -> I
     poster = None
     with Mp4Writer(avatar_dir / PREVIEW, dataset.size, dataset.size, sample_rate=SAMPLE_RATE) as writer:
         writer.write_audio(speech.waveform)
-        for index, frame in enumerate(drive(avatar, speech)):
+        for index, frame in enumerate(stamp_frames(drive(avatar, speech))):
             writer.write(frame)
             poster = frame if poster is None or index == speech.n_frames // 2 else poster
+    sign(avatar_dir / PREVIEW, avatar_name=avatar_dir.name)
     assert poster is not None
     with atomic_path(avatar_dir / POSTER) as part:
         Image.fromarray(poster).save(part, format="JPEG", quality=92)
@@ -261,15 +265,6 @@ class Clock:
     def add(self, name: str, seconds: float) -> None:
         """Book ``seconds`` to ``name``."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 2)
-
-
-def _require_consent(consent: Consent) -> None:
-    if not consent.statement.strip() or not consent.who.strip():
-        raise ConsentError(
-            "consent.missing",
-            "Nobody has declared that the person shown agrees to this avatar.",
-            todo="State who agrees, and to what, before creating it.",
-        )
 
 
 def _scaled(preset: Preset, factor: float) -> Preset:
