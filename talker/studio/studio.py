@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_NAME = 60
-EXAMPLE_S = 20
+EXAMPLE_S, EXAMPLE_SIZE = 16, 384
 
 
 class Studio:
@@ -78,7 +78,7 @@ class Studio:
 
                 path.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = path.with_name(f".making-{path.name}")
-                make_sample(unfinished, seconds=EXAMPLE_S)
+                make_sample(unfinished, seconds=EXAMPLE_S, size=EXAMPLE_SIZE)
                 unfinished.replace(path)
         return self.inbox.take(path, owner, max_mb=self.config.max_upload_mb, move=False)
 
@@ -195,6 +195,13 @@ class Studio:
     def avatar(self, slug: str, owner: str = LOCAL) -> AvatarInfo:
         """One avatar."""
         return self.gallery.get(slug, owner)
+
+    def view_of(self, slug: str, owner: str, target: Path) -> Path:
+        """Write a copy of an avatar's 3D file, turned to the viewer of the browser, to ``target``."""
+        from talker.studio.viewing import write_view
+
+        write_view(self.gallery.get(slug, owner).ply, target)
+        return target
 
     def delete_avatar(self, slug: str, owner: str) -> None:
         """Delete an avatar from this machine."""

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from talker.errors import HubError
 from talker.studio.gallery import AvatarInfo
 from talker.ui import html
-from talker.ui.context import PICK, QUIET, Context, expose, markup, spoken_errors
+from talker.ui.context import PICK, QUIET, Context, expose, markup, new_shown_folder, spoken_errors
 from talker.ui.live import finished_video
 from talker.ui.tiles import avatar_tiles
+
+if TYPE_CHECKING:
+    from talker.checkpoint import AvatarCard
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './avatars?avatar=' + slug); }"
 SURE = "(slug) => confirm('Delete this avatar for good?') ? slug : ''"
 MAX_FOUND = 24
+FIGURES = (
+    ("psnr", "Picture, PSNR (whole frame)", "{:.1f} dB"),
+    ("psnr_mouth", "Mouth, PSNR", "{:.1f} dB"),
+    ("ssim", "Picture, SSIM", "{:.3f}"),
+    ("lpips", "Picture, LPIPS", "{:.3f}"),
+    ("mouth_r", "Lips follow the sound, r", "{:.2f}"),
+)
+"""Protocol B: the whole frame, from the avatar and the sound alone."""
 OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
 
 
@@ -107,7 +119,7 @@ class AvatarsPage:
             self.model,
             self.published,
         ]
-        demo.load(self.on_load, None, shown, **QUIET)
+        demo.load(self.on_load, None, shown, **QUIET).failure(html.failed, None, self.nobody, **QUIET)
         self.tiles.pick(self.on_pick, None, shown, **QUIET).success(
             None, self.slug, None, js=REMEMBER, **QUIET
         )
@@ -138,8 +150,10 @@ class AvatarsPage:
     def on_solid(self, chosen: str, request: gr.Request) -> Any:
         """Show the neutral pose as splats."""
         with spoken_errors():
-            info = self.studio.avatar(chosen, self.context.owner(request))
-            return gr.update(value=expose(info.ply), visible=True)
+            view = self.studio.view_of(
+                chosen, self.context.owner(request), new_shown_folder() / "neutral.ply"
+            )
+            return gr.update(value=str(view), visible=True)
 
     def on_publish(
         self, chosen: str, repo: str, private: bool, token: str, request: gr.Request
@@ -225,12 +239,31 @@ def _facts(info: AvatarInfo) -> str:
         ("Picture", f"{card.size} × {card.size}"),
         ("Gaussians", f"{card.n_gaussians:,}"),
         ("Hears with", card.audio_encoder),
-        ("Size", html.size_of(card.bytes)),
+        ("On disk", html.size_of(card.bytes)),
         ("Consent by", card.consent.get("who", "")),
         ("Consent on", str(card.consent.get("when", ""))[:10]),
     ]
-    rows += [
-        (name, f"{value:.2f}") for name, value in card.metrics.items() if isinstance(value, (int, float))
+    known = [
+        (words, form.format(card.metrics[name])) for name, words, form in FIGURES if _is_number(card, name)
     ]
+    names = {name for name, _, _ in FIGURES}
+    others = [
+        (name, f"{value:.3f}")
+        for name, value in card.metrics.items()
+        if name not in names and _is_number(card, name)
+    ]
+    measured = more = ""
+    if known:
+        measured = f'<h3 class="tk-small-head">Measured on the unseen end of the clip</h3>{_table(known)}'
+    if others:
+        more = f'<details class="tk-more"><summary>All figures</summary>{_table(others)}</details>'
+    return f"{_table(rows)}{measured}{more}"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
     cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
     return f'<table class="tk-metrics">{cells}</table>'
+
+
+def _is_number(card: AvatarCard, name: str) -> bool:
+    return isinstance(card.metrics.get(name), int | float)

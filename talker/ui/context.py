@@ -76,11 +76,17 @@ def markup(value: str | None = None, **options: Any) -> gr.HTML:
 
 def expose(path: Path) -> str:
     """A copy outside the private home that Gradio may serve; its address is random, and it goes after a while."""
+    return str(shutil.copyfile(path, new_shown_folder() / path.name))
+
+
+def new_shown_folder() -> Path:
+    """A folder with a random name that Gradio may serve; older ones are removed on the way."""
     root = Path(tempfile.gettempdir()) / "talker-show"
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for folder in root.iterdir():
-        if time.time() - folder.stat().st_mtime > SHOW_S:
-            shutil.rmtree(folder, ignore_errors=True)
+    for old in root.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another request may remove it first
+            if time.time() - old.stat().st_mtime > SHOW_S:
+                shutil.rmtree(old, ignore_errors=True)
     folder = root / secrets.token_hex(16)
     folder.mkdir(mode=0o700)
-    return shutil.copyfile(path, folder / path.name)  # type: ignore[return-value]
+    return folder

@@ -96,6 +96,13 @@ def loading() -> str:
     return '<div class="tk-skeleton" role="status" aria-label="Loading"><i></i><i></i><i></i></div>'
 
 
+def failed() -> str:
+    """When a page could not be filled."""
+    return message(
+        "error", "Reload the page. Nothing that runs or is saved is affected.", "This page did not load"
+    )
+
+
 def message(level: str, text: str, heading: str = "") -> str:
     """A banner; ``level`` is ``info``, ``warning``, ``error`` or ``check``."""
     head = f"<strong>{esc(heading)}</strong>" if heading else ""

@@ -106,7 +106,7 @@ class JobsPage:
 
     def _wire(self, demo: gr.Blocks) -> None:
         direct: dict[str, Any] = {**QUIET, "queue": False}
-        demo.load(self.on_load, None, self.outputs, **direct)
+        demo.load(self.on_load, None, self.outputs, **QUIET).failure(html.failed, None, self.nothing, **QUIET)
         gr.Timer(POLL_S).tick(self.on_tick, [self.chosen, self.seen], self.outputs, **direct)
         self.list.pick(self.on_pick, self.seen, self.outputs, **direct).success(
             None, self.chosen, None, js=REMEMBER, **QUIET

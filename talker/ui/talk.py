@@ -46,6 +46,8 @@ SHOW_IDLE = """() => {
 }"""
 SENTENCE = "Hello! I was a short video a moment ago. Now I say whatever you type."
 FACE = 200
+ENGLISH = ("en", "en-us", "en-gb")
+BASIC = "The built-in voices are plain machine voices. They need no download, and no network."
 
 Render = Callable[..., Iterator[TalkChunk | TalkDone]]
 
@@ -113,18 +115,10 @@ class TalkPage:
                         placeholder="Type what the avatar should say",
                         elem_id="tk-text",
                     )
-                    with gr.Row():
-                        self.voice = gr.Dropdown(label="Voice", choices=[], min_width=150, elem_id="tk-voice")
-                        self.rate = gr.Slider(
-                            0.6,
-                            1.6,
-                            1.0,
-                            step=0.05,
-                            label="Speed",
-                            min_width=150,
-                            buttons=[],
-                            elem_id="tk-rate",
-                        )
+                    self.voice = gr.Dropdown(label="Voice", choices=[], info=BASIC, elem_id="tk-voice")
+                    self.rate = gr.Slider(
+                        0.6, 1.6, 1.0, step=0.05, label="Speed", buttons=[], elem_id="tk-rate"
+                    )
                 # Any other format would run a plain decoder on the raw upload before our own, limited one.
                 raw: dict[str, Any] = {"show_label": False, "type": "filepath", "format": None, "buttons": []}
                 with gr.Tab("Sound file", id="file") as file_tab:
@@ -152,7 +146,7 @@ class TalkPage:
             self.status = markup(elem_id="tk-talk-status")
             with gr.Row(visible=False) as self.results:
                 self.download = gr.DownloadButton(
-                    "Download video", variant="primary", min_width=140, elem_id="tk-download"
+                    "Download", variant="primary", min_width=140, elem_id="tk-download"
                 )
                 self.captions = gr.DownloadButton("Captions", min_width=100, elem_id="tk-srt")
                 self.remove = gr.Button("Delete", min_width=90, elem_id="tk-delete-clip")
@@ -160,7 +154,7 @@ class TalkPage:
         self.shelf = markup(js_on_load=PICK, elem_classes="tk-tiles-small", elem_id="tk-clips")
 
     def _wire(self, demo: gr.Blocks) -> None:
-        demo.load(
+        load = demo.load(
             self.on_load,
             None,
             [
@@ -175,6 +169,7 @@ class TalkPage:
             ],
             **QUIET,
         )
+        load.failure(html.failed, None, self.nobody, **QUIET)
         for kind, tab in self.tabs.items():
             tab.select(lambda k=kind: k, None, self.source, queue=False, **QUIET)
         picked = self.tiles.pick(self.on_pick, None, [self.slug, self.tiles, self.idle], queue=False, **QUIET)
@@ -294,9 +289,13 @@ class TalkPage:
             return [None, _status("Deleted."), gr.update(visible=False), None, None, "", *self._clips(owner)]
 
     def _voices(self) -> Any:
-        voices = [(f"{v.name} · {v.language}", v.id) for v in self.studio.voices()]
-        english = next((v for label, v in voices if label.rsplit("· ", 1)[-1].lower().startswith("en")), None)
-        return gr.update(choices=voices, value=english or (voices[0][1] if voices else None))
+        voices = [
+            (v.name.replace(" (basic voice)", ""), v.id, v.language.lower()) for v in self.studio.voices()
+        ]
+        liked = min(
+            voices, key=lambda v: (v[2] not in ENGLISH, not v[2].startswith("en")), default=("", None, "")
+        )
+        return gr.update(choices=[v[:2] for v in voices], value=liked[1])
 
     def _waiting(self, chosen: str, owner: str) -> str:
         uri = thumbnail(self.studio.avatar(chosen, owner).poster, 640)

@@ -81,6 +81,8 @@ def theme() -> themes.Base:
         border_color_primary_dark="#312e3a",
         input_background_fill="white",
         input_background_fill_dark="*neutral_950",
+        input_border_width="1px",
+        input_radius="12px",
         input_border_color="*neutral_300",
         input_border_color_dark="#3c3947",
         button_primary_background_fill="*primary_600",

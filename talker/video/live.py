@@ -60,6 +60,7 @@ class LiveWriter:
         self._folder = folder
         self._rate = sample_rate
         self._sent = self._frames = self._samples = 0
+        self._closed = False
         # The segment muxer cuts the packets at key frames and notes each finished file in the list.
         options = {
             "segment_format": "mpegts",
@@ -111,7 +112,10 @@ class LiveWriter:
             yield Piece(self._folder / name, float(start), float(end) - float(start))
 
     def close(self) -> None:
-        """Finish the last piece; :meth:`pieces` returns it afterwards."""
+        """Finish the last piece; :meth:`pieces` returns it afterwards. Closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._audio is not None:
             for resampled in self._resampler.resample(None):
                 self._container.mux(self._audio.encode(resampled))
@@ -125,4 +129,8 @@ class LiveWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        elif not self._closed:
+            self._closed = True
+            self._container.close()
