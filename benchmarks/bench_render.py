@@ -117,6 +117,7 @@ def bench(n: int, size: int, n_threads: int, seconds: float) -> dict:
         "threads": n_threads,
         "pairs": int(counted.pixel_count.sum()),
     }
+    result["clock"] = "CPU time of the thread" if n_threads == 1 else "wall"
     result["forward"] = measure(forward, n_threads, seconds)
     result["forward_backward"] = measure(both, n_threads, seconds)
     return result
