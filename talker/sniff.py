@@ -16,6 +16,7 @@ HEAD = 4096
 _ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"}
 _STILL_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
 _MAX_BOXES = 10_000
+_FAR = 1 << 40
 _MP3_KBIT_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 _MP3_KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
 
@@ -179,5 +180,5 @@ def _element(file: BinaryIO, *, skip: bool = True) -> int | None:
     if value == (1 << (7 * width)) - 1:
         return None
     if skip:
-        file.seek(value, os.SEEK_CUR)
+        file.seek(min(value, _FAR), os.SEEK_CUR)  # a damaged size must not overflow the position
     return value

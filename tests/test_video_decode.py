@@ -388,3 +388,11 @@ def test_cover_art_is_no_picture(tmp_path: Path) -> None:
         out.mux(cover.encode(None))
         write_sound(out, sound, tone(1.0, 48_000), 48_000)
     assert refused(path, tmp_path).code == "video.no_picture"
+
+
+def test_absurd_sizes_in_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(b"\x1aE\xdf\xa3\x01\xff\xff\xff\xff\xff\xff\xfe" + bytes(500))
+    assert refused(path, tmp_path).code == "video.damaged"
+    path.write_bytes(b"\x00\x00\x00\x01ftyp" + b"\xff" * 500)
+    assert refused(path, tmp_path).code == "video.truncated"
