@@ -1,23 +1,22 @@
-"""Real folders for tests of the studio and of the pages."""
+"""A real, tiny avatar that can speak: it listens to the product's own log-mel features."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
-from talker.checkpoint import FORMAT, AvatarCard
+from talker import checkpoint
+from talker.audio.features import get_encoder
+from talker.model.motion import MotionModel
+from tests.avatar_support import DIM, tiny_avatar, tiny_avatar_folder
 
-CONSENT = {"statement": "I agree.", "who": "Ada", "when": "2026-01-01T00:00:00+00:00", "version": "1"}
 
-
-def put_avatar(folder: Path, name: str = "Ada", created: str = "2026-01-01T00:00:00+00:00") -> Path:
-    """An avatar folder as lists see it: a card that reads, and a poster. It cannot be driven."""
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    card = AvatarCard(name, created, "preview", 256, 20_000, "mel+phones", CONSENT, {"psnr": 28.5})
-    header = {"format": FORMAT, "card": dataclasses.asdict(card), "model": {}, "branches": {}, "camera": {}}
-    (folder / "avatar.json").write_text(json.dumps(header))
-    Image.new("RGB", (64, 64), (200, 120, 90)).save(folder / "poster.jpg")
+def speaking_avatar_folder(folder: Path, name: str = "Zoë") -> Path:
+    """Like ``tiny_avatar_folder``, with a motion model whose input fits the encoder."""
+    tiny_avatar_folder(folder, name=name)
+    card = checkpoint.read_card(folder)
+    avatar = tiny_avatar()
+    window = avatar.config.motion.window
+    avatar.motion = MotionModel(window, get_encoder("mel").dim, DIM)
+    checkpoint.save_avatar(avatar, folder, dataclasses.replace(card, bytes=0))
     return folder

@@ -13,7 +13,7 @@ from talker.errors import CheckpointError, JobError, TalkerError, VideoError
 from talker.studio.clips import ClipShelf
 from talker.studio.gallery import Gallery, slug_of
 from talker.studio.inbox import Inbox, clean_label
-from tests.studio_support import put_avatar
+from tests.avatar_support import tiny_avatar_folder as put_avatar
 
 A, B = "a" * 32, "b" * 32
 

@@ -12,7 +12,7 @@ from talker.errors import ConfigError, ConsentError, JobError, TalkerError
 from talker.jobs.job import JobState
 from talker.jobs.queue import JobQueue
 from talker.studio import LOCAL, Studio, StudioConfig
-from tests.studio_support import put_avatar
+from tests.avatar_support import tiny_avatar_folder as put_avatar
 
 A, B = "a" * 32, "b" * 32
 

@@ -13,7 +13,7 @@ import pytest
 from talker.studio import Studio, StudioConfig
 from talker.ui import build_app, html, launch
 from talker.ui.context import COOKIE
-from tests.studio_support import put_avatar
+from tests.avatar_support import tiny_avatar_folder as put_avatar
 
 EVIL = "<img src=x onerror=alert(1)>${7*7}{{7*7}}`${8*8}`\\u0041\u202e\x00"
 
