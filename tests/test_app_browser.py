@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser_support import FLAGS, App, chromium, running
 from tests.avatar_support import tiny_avatar_folder as put_avatar
+from tests.browser_support import FLAGS, App, chromium, running
 
 pytestmark = pytest.mark.browser
 

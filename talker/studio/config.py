@@ -29,12 +29,20 @@ class StudioConfig:
     """An uploaded clip that never became a job is deleted after this time."""
     keep_inputs: bool = False
     """Keep the clip and the training data after the avatar is made."""
+    report_url: str = ""
+    """Where people report misuse; shown on every page."""
     loaded_avatars: int = 2
     """Avatars kept in memory for talking."""
 
     @classmethod
     def from_environment(cls) -> StudioConfig:
-        """``TALKER_SIZES`` (e.g. ``256,512``) and ``TALKER_MAX_MINUTES`` override the defaults."""
+        """``TALKER_SIZES`` (``256,512``), ``TALKER_MAX_MINUTES`` and ``TALKER_REPORT_URL`` override the defaults."""
         sizes = tuple(int(s) for s in os.environ.get("TALKER_SIZES", "").split(",") if s.strip())
         minutes = os.environ.get("TALKER_MAX_MINUTES", "")
-        return cls(sizes=sizes or cls.sizes, max_minutes=float(minutes) if minutes else None)
+        space = os.environ.get("SPACE_ID", "")
+        report = f"https://huggingface.co/spaces/{space}/discussions" if space else ""
+        return cls(
+            sizes=sizes or cls.sizes,
+            max_minutes=float(minutes) if minutes else None,
+            report_url=os.environ.get("TALKER_REPORT_URL", report),
+        )

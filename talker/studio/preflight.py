@@ -1,6 +1,6 @@
 """The pre-flight check in a process of its own: trackers are large C++ programs, and the app must outlive them.
 
-``python -m talker.studio.preflight CLIP OUT`` writes ``report.json`` and annotated pictures into ``OUT``.
+The child's side is ``talker.studio.checker``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from talker import errors
-from talker.atomic import write_atomic
 
 REPORT = "report.json"
 TIMEOUT_S = 600
-PICTURE_SIDE = 320
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def run(clip: Path, out: Path) -> Report:
         TalkerError: What is wrong with a clip that cannot be read at all.
         VideoError: ``check.crashed`` if the process died, ``check.timeout`` if it hung.
     """
-    command = [sys.executable, "-m", "talker.studio.preflight", str(clip), str(out)]
+    command = [sys.executable, "-m", "talker.studio.checker", str(clip), str(out)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
@@ -86,20 +84,3 @@ def load(out: Path) -> Report:
     findings = tuple(Finding(**{**f, "when": tuple(f["when"])}) for f in value["findings"])
     pictures = tuple(out / name for name in value["pictures"])
     return Report(value["ok"], value["summary"], value["seconds"], findings, pictures, value["facts"])
-
-
-def _main(clip: Path, out: Path) -> None:
-    """The child's work."""
-    from talker.studio.report import to_plain
-
-    try:
-        from talker.dataset.check import check
-
-        value = to_plain(check(clip), out)
-    except errors.TalkerError as error:
-        value = {"error": [type(error).__name__, error.code, error.found, error.expected, error.todo]}
-    write_atomic(out / REPORT, json.dumps(value).encode())
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))

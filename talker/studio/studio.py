@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import threading
@@ -91,6 +92,12 @@ class Studio:
         """What can be chosen, with the time each takes on this machine for a clip of ``seconds``."""
         return preset_infos(seconds, size, self.config.max_minutes)
 
+    def launchers(self) -> list[str]:
+        """Where a job can be trained: ``local``, and ``space`` if a train Space is set up."""
+        from talker.jobs.launchers import SPACE_URL
+
+        return ["local", "space"] if os.environ.get(SPACE_URL) else ["local"]
+
     def consent_text(self) -> str:
         """The declaration a person has to agree to."""
         from talker.provenance import CONSENT_TEXT
@@ -125,6 +132,10 @@ class Studio:
         if size not in self.config.sizes or preset not in {p.name for p in self.presets(30, size)}:
             raise ConfigError(
                 "job.options", "This quality is not offered.", todo="Reload the page and choose again."
+            )
+        if launcher not in self.launchers():
+            raise ConfigError(
+                "job.launcher", "This place to train is not set up.", todo="Choose another one."
             )
         upload = self.inbox.get(upload_id, owner)
         request = JobRequest(

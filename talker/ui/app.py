@@ -21,6 +21,7 @@ from talker.ui.theme import STYLE, display_fonts, theme
 from talker.ui.visitors import middleware
 
 TITLE = "talker"
+LOGO = Path(__file__).with_name("logo.svg")
 HEAD = """
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <script>
@@ -95,6 +96,7 @@ def launch(
         mcp_server=False,
         pwa=False,
         footer_links=[],
+        favicon_path=LOGO,
         app_kwargs={"middleware": middleware(shared=shared, secure=bool(os.environ.get("SPACE_ID")))},
         theme=theme(),
         css=display_fonts(),

@@ -48,7 +48,7 @@ class AvatarsPage:
                 self._more()
         with gr.Column(elem_classes="tk-card"):
             self._hub()
-        markup(html.footer())
+        markup(html.footer(self.studio.config.report_url))
         self._wire(demo)
 
     def _portrait(self) -> None:

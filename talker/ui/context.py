@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import re
 import secrets
 import shutil
@@ -66,7 +67,9 @@ def spoken_errors() -> Iterator[None]:
     try:
         yield
     except TalkerError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
+        # The message box renders HTML, and a message may quote a file name.
+        words = html.escape(str(error), quote=False)
+        raise gr.Error(words, title="That did not work", print_exception=False) from error
 
 
 def markup(value: str | None = None, **options: Any) -> gr.HTML:

@@ -29,6 +29,7 @@ TIPS = (
     ("mic", "Clear sound", "The avatar learns how this mouth moves to this voice."),
     ("lock", "It stays here", "The clip is processed on this machine, and deleted when the avatar is done."),
 )
+PLACES = {"local": "This machine", "space": "The train Space: the clip is sent there"}
 DRAWING = "Drawing a speaker who does not exist. The first time takes a moment."
 GO_TO_JOB = "(id) => { if (id) window.location.href = './jobs?job=' + id; }"
 SHOW_REPORT = (
@@ -67,7 +68,7 @@ class CreatePage:
                 self._quality()
             with gr.Column(scale=4, min_width=280, elem_classes="tk-card"):
                 markup(tips())
-        markup(html.footer())
+        markup(html.footer(self.studio.config.report_url))
         self.job_id = gr.Textbox(visible="hidden", elem_id="tk-job-id")
         self._wire()
 
@@ -121,6 +122,15 @@ class CreatePage:
                 elem_id="tk-size",
                 elem_classes="tk-flat",
             )
+            places = self.studio.launchers()
+            self.where = gr.Radio(
+                label="Where to train",
+                choices=[(PLACES[name], name) for name in places],
+                value=places[0],
+                visible=len(places) > 1,
+                elem_id="tk-where",
+                elem_classes="tk-flat",
+            )
             self.go = gr.Button("Create avatar", variant="primary", size="lg", elem_id="tk-go")
 
     def _wire(self) -> None:
@@ -144,7 +154,7 @@ class CreatePage:
         self.size.change(self.on_size, [self.seconds, self.size, self.preset], self.preset, **QUIET)
         self.go.click(
             self.on_go,
-            [self.upload_id, self.name, self.who, self.agreed, self.preset, self.size],
+            [self.upload_id, self.name, self.who, self.agreed, self.preset, self.size, self.where],
             self.job_id,
             **QUIET,
         ).success(None, self.job_id, None, js=GO_TO_JOB, **QUIET)
@@ -174,13 +184,28 @@ class CreatePage:
             return gr.update(choices=self._presets(seconds, size), value=chosen)
 
     def on_go(
-        self, upload: str, name: str, who: str, agreed: bool, preset: str, size: int, request: gr.Request
+        self,
+        upload: str,
+        name: str,
+        who: str,
+        agreed: bool,
+        preset: str,
+        size: int,
+        where: str,
+        request: gr.Request,
     ) -> str:
         """Submit; everything is checked again by the studio."""
         with spoken_errors():
             owner = self.context.owner(request)
             return self.studio.submit(
-                upload, owner, name=name, preset=preset, size=int(size), who=who, agreed=agreed
+                upload,
+                owner,
+                name=name,
+                preset=preset,
+                size=int(size),
+                who=who,
+                agreed=agreed,
+                launcher=where,
             )
 
     def _look(self, upload: Upload, owner: str) -> list[Any]:

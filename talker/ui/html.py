@@ -65,11 +65,12 @@ def header(active: str) -> str:
     )
 
 
-def footer() -> str:
-    """What every page says about responsible use."""
+def footer(report_url: str = "") -> str:
+    """What every page says about responsible use, and where misuse is reported."""
+    link = f' <a href="{esc(report_url)}" rel="noopener">Report misuse</a>' if report_url else ""
     return (
         '<footer class="tk-footer">Every clip made here is labelled as AI-generated and carries a signed record of '
-        "its origin. Only make avatars of people who agreed.</footer>"
+        f"its origin. Only make avatars of people who agreed.{link}</footer>"
     )
 
 

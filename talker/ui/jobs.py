@@ -52,7 +52,7 @@ class JobsPage:
                 self.list = markup(js_on_load=PICK, elem_id="tk-jobs")
             with gr.Column(scale=8, min_width=320, elem_classes="tk-card"):
                 self._panel()
-        markup(html.footer())
+        markup(html.footer(self.studio.config.report_url))
         self._wire(demo)
 
     def _panel(self) -> None:
@@ -184,7 +184,7 @@ class JobsPage:
             "talk": bool(slug),
             "stop": str(job.state) == "running",
             "resume": job.resumable,
-            "cancel": job.active or job.resumable,
+            "cancel": job.active,
             "delete": not job.active,
             "points": [len(t) for t in tables],
             "tables": tables,

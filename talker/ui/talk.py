@@ -94,7 +94,7 @@ class TalkPage:
                 self._question()
             with gr.Column(scale=7, min_width=320):
                 self._answer()
-        markup(html.footer())
+        markup(html.footer(self.studio.config.report_url))
         self._wire(demo)
 
     def _question(self) -> None:
