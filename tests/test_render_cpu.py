@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from talker.render import Backend, rasterize, warmup
 from talker.render.cpu import threads
 from talker.render.cpu.blend import blend
 from talker.render.cpu.jit import cache_root
+from talker.render.cpu.memory import keep_freed_memory
 from talker.types import Gaussians, RenderOutput
 from tests.render_support import NAMES, camera, cloud, cut_margin, random_loss, relative, with_grad
 
@@ -322,6 +324,23 @@ def test_the_cache_folder_is_a_setting_and_always_writable(monkeypatch, tmp_path
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cache_root().is_dir()
     assert cache_root().parent == tmp_path
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
+def test_the_next_picture_uses_the_memory_of_the_last() -> None:
+    import resource
+
+    assert keep_freed_memory()
+    scene, view = cloud(20_000, seed=0), camera(512, 512)
+    with torch.no_grad():
+        for _ in range(3):
+            rasterize(scene, view, backend="cpu")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            rasterize(scene, view, backend="cpu")
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    # The picture alone has 1,024 pages of 4 KB.
+    assert faults < 5 * 300
 
 
 def test_unknown_and_unfit_back_ends_are_refused() -> None:
