@@ -63,7 +63,7 @@ class Recorder:
         match event:
             case StageStarted(stage, total):
                 marks = {stage: -1, **self.live.marks}
-                self._change(now=True, stage=stage, step=0, total=total, values={}, marks=marks)
+                self._change(now=True, stage=stage, step=0, total=total, values={}, marks=marks, note="")
                 self._log("stage", stage=stage, total=total)
                 self._log_due = 0.0
             case Progress():
