@@ -117,10 +117,9 @@ class Offsets:
         for name in self.__slots__:
             setattr(self, name, values.get(name))
 
-    def mean_size(self) -> Tensor:
-        """Mean absolute offset over all attributes, the quantity the offset loss keeps small."""
-        present = [getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None]
-        return torch.stack([value.abs().mean() for value in present]).sum()
+    def present(self) -> list[Tensor]:
+        """The offsets there are, in a fixed order."""
+        return [getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None]
 
 
 def activate(canonical: CanonicalGaussians, offsets: Offsets | None = None) -> Gaussians:

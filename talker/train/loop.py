@@ -15,7 +15,7 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
 from talker.frame import Frame, render_frame, to_uint8
-from talker.losses import dssim, l1
+from talker.losses import dssim, l1, lpips, lpips_available, offset_size, temporal_difference
 from talker.memory import keep_freed_memory
 from talker.train.build import Conditioning
 from talker.train.regions import face_boxes
@@ -23,6 +23,9 @@ from talker.train.sampling import FrameSampler
 from talker.train.schedule import LossWeights, Stage
 from talker.train.state import TrainState
 from talker.types import Driving
+
+SMOOTH_EVERY = 8
+"""Steps between two looks at the neighbouring frame, which costs a second pass of the field."""
 
 MAX_BAD_STEPS = 20
 """Steps in a row with a loss that is not finite before the run gives up."""
@@ -169,9 +172,27 @@ class _StageRun:
             mask = torch.from_numpy(np.asarray(self.dataset.masks[index], np.float32))[..., None] / 255
             loss = loss + weights.mask * l1(_alpha(frame), mask).mean()
         if weights.offset:
-            sizes = [offsets.mean_size() for offsets in frame.offsets.values() if offsets is not None]
+            sizes = [offset_size(o.present()) for o in frame.offsets.values() if o is not None]
             loss = loss + weights.offset * sum(sizes)
+        if weights.lpips and lpips_available():
+            loss = loss + weights.lpips * lpips(boxes.mouth.crop(frame.rgb), boxes.mouth.crop(truth))
+        if weights.smooth and self.state.position.step % SMOOTH_EVERY == 0:
+            loss = loss + weights.smooth * self._flicker(frame, index)
         return loss
+
+    def _flicker(self, frame: Frame, index: int) -> Tensor:
+        """Mean squared change of the offsets to the next frame of the same shot; 0 where there is none."""
+        following = min(index + 1, self.dataset.n_train - 1)
+        valid, segment = self.dataset.valid, self.dataset.segment
+        total = torch.zeros(())
+        if not valid[following] or segment[following] != segment[index]:
+            return total
+        driving = self.conditioning.driving(following)
+        for name, offsets in frame.offsets.items():
+            _, later = self.state.avatar.gaussians(name, driving)
+            if offsets is not None and later is not None:
+                total = total + temporal_difference(offsets.present(), later.present())
+        return total
 
     def _skip(self, index: int) -> None:
         self.bad_steps += 1

@@ -22,8 +22,9 @@ class LossWeights:
     offset: float = 1e-3
     """Size of the offsets: what need not move does not."""
     smooth: float = 0.0
-    """Offsets of neighbouring frames against each other."""
+    """Change of the offsets from a frame to the next."""
     lpips: float = 0.0
+    """Learned perceptual distance inside the lip box; left out where its weights are not on the machine."""
 
 
 @dataclass(frozen=True)
