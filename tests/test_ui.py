@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from talker.provenance import inspect
 from talker.studio import Studio, StudioConfig
 from talker.ui import build_app, html, launch
 from talker.ui.context import COOKIE
-from tests.avatar_support import tiny_avatar_folder as put_avatar
+from tests.studio_support import speaking_avatar_folder
 
 EVIL = "<img src=x onerror=alert(1)>${7*7}{{7*7}}`${8*8}`\\u0041\u202e\x00"
 
@@ -58,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     before = Path.cwd()
     home = tmp_path_factory.mktemp("app") / "home"
     studio = Studio(home, config=StudioConfig(max_upload_mb=2))
-    put_avatar(home / "avatars" / "guide", name="Guide")
+    speaking_avatar_folder(home / "avatars" / "guide", name="Guide")
     demo = build_app(studio, shared=True)
     _, address, _ = launch(demo, studio, port=0, shared=True, block=False)
     yield Site(studio, address)
@@ -162,3 +163,37 @@ def test_wrong_input_gets_words_and_no_path(site: Site, tmp_path: Path) -> None:
     assert str(site.studio.home) not in str(caught.value)
     assert len(str(caught.value)) > 20
     assert not any(site.studio.inbox.root.iterdir()), "a checked clip is not kept"
+
+
+def test_programs_get_a_signed_film_one_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gradio_client import Client
+
+    talk, running, most = site.studio.talk, [], []
+
+    def counted(*arguments: object, **options: object) -> Iterator[object]:
+        running.append(1)
+        most.append(len(running))
+        try:
+            yield from talk(*arguments, **options)  # type: ignore[arg-type]
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(site.studio, "talk", counted)
+
+    def call(visitor: str) -> Path:
+        client = Client(site.address, verbose=False, headers={"Cookie": f"{COOKIE}={visitor * 32}"})
+        answer = client.predict(
+            avatar="guide", text=f"I am {visitor}.", voice="", speed=1.0, api_name="/talk"
+        )
+        return Path(answer["video"] if isinstance(answer, dict) else answer)
+
+    with ThreadPoolExecutor(3) as pool:
+        films = list(pool.map(call, "abc"))
+    assert most == [1, 1, 1], "rendering shares one slot, whoever asks"
+    for film in films:
+        marks = inspect(film)
+        assert marks["ai_generated"]
+        assert marks["c2pa"]["intact"], "Gradio passed the signed file on as it is"
+    assert [len(site.studio.clips(v * 32)) for v in "abcd"] == [1, 1, 1, 0]

@@ -66,7 +66,7 @@ class CreatePage:
                 self._clip()
                 self._consent()
                 self._quality()
-            with gr.Column(scale=4, min_width=280, elem_classes="tk-card"):
+            with gr.Column(scale=4, min_width=280, elem_classes=["tk-card", "tk-aside"]):
                 markup(tips())
         markup(html.footer(self.studio.config.report_url))
         self.job_id = gr.Textbox(visible="hidden", elem_id="tk-job-id")
@@ -225,9 +225,13 @@ class CreatePage:
 
     def _presets(self, seconds: float, size: int) -> list[tuple[str, str]]:
         return [
-            (f"{p.title}\n{p.description}\nAbout {html.duration(60 * p.minutes)} on this machine", p.name)
+            (f"{p.title}\n{p.description}\n{_about(p.minutes)} on this machine", p.name)
             for p in self.studio.presets(seconds, size)
         ]
+
+
+def _about(minutes: float) -> str:
+    return f"About {html.duration(60 * max(1, round(minutes)))}"
 
 
 def _shown(
