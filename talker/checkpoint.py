@@ -11,6 +11,7 @@ poster.jpg, preview.mp4, training.json, README.md     for people; nothing here r
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,22 @@ MAX_GAUSSIANS = 500_000
 MAX_SIZE = 1024
 MAX_MODEL_BYTES = 512 << 20
 MAX_TRACK_FRAMES = 5 * 60 * FPS + FPS
+MAX_TABLE = 1 << 22
+"""Numbers in the hash tables of one plane: 16 MB."""
+MAX_ROWS = 1 << 27
+"""Numbers in the largest matrix a frame needs, Gaussians by channels or by agents: 512 MB."""
+
+HEADER_KEYS = {
+    "format",
+    "card",
+    "model",
+    "branches",
+    "embedding",
+    "motion",
+    "lip_code",
+    "audio_encoder",
+    "camera",
+}
 
 
 @dataclass(frozen=True)
@@ -97,11 +114,18 @@ def read_card(folder: Path) -> AvatarCard:
     Raises:
         CheckpointError: Missing, damaged or of another version.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     header = _header(folder)
+    card = {**header["card"], "version": header["format"]}
+    if set(card) - {f.name for f in dataclasses.fields(AvatarCard)}:
+        raise _damaged("its card has unknown entries")
+    if not isinstance(card.get("consent"), dict):
+        card["consent"] = {}  # what is no record is no consent; who needs one says so in better words
     try:
-        card = AvatarCard(**{**header["card"], "version": header["format"]})
-    except TypeError as error:
-        raise _damaged("its card has unknown or missing entries") from error
+        card = TypeAdapter(AvatarCard).validate_json(json.dumps(card), strict=True)
+    except ValidationError as error:
+        raise _damaged("its card has missing entries or such of another kind") from error
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return dataclasses.replace(card, bytes=size)
 
@@ -125,12 +149,13 @@ def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
     """
     header = _header(folder)
     config = _config(header)
+    _check_signal(header, config)
     camera = _camera(header)
     track, lip_code = _read_motion(folder, header, config.motion)
     avatar = Avatar(
         config,
         {name: _empty_branch(header, config, name) for name in _branch_names(header, config)},
-        _empty_motion(header),
+        _empty_motion(header, config.motion),
         camera=camera,
         plate=_read_png(folder / PLATE, camera),
         track=track,
@@ -188,9 +213,11 @@ def _header(folder: Path) -> dict[str, Any]:
             expected=f"This version of talker reads format {FORMAT}.",
             todo="Update talker, or ask for the avatar in the current format.",
         )
-    for name, kind in (("card", dict), ("model", dict), ("branches", dict), ("camera", dict)):
-        if not isinstance(header.get(name), kind):
+    for name in ("card", "model", "branches", "embedding", "camera"):
+        if not isinstance(header.get(name), dict):
             raise _damaged(f"{name!r} is missing")
+    if set(header) - HEADER_KEYS or not isinstance(header.get("audio_encoder"), str):
+        raise _damaged("its manifest has unknown or missing entries")
     return header
 
 
@@ -202,6 +229,7 @@ def _config(header: dict[str, Any]) -> ModelConfig:
         (model, ModelConfig),
         (model.get("face"), FieldConfig),
         (model.get("motion"), MotionConfig),
+        *([(model["mouth"], FieldConfig)] if model.get("mouth") is not None else []),
     ):
         known = {f.name for f in dataclasses.fields(kind)}
         if not isinstance(part, dict) or set(part) - known:
@@ -212,15 +240,26 @@ def _config(header: dict[str, Any]) -> ModelConfig:
         raise _damaged("its model configuration is not one this version knows") from error
 
 
+def _check_signal(header: dict[str, Any], config: ModelConfig) -> None:
+    """What is predicted from sound must be what the fields take."""
+    fields = [config.face, *([] if config.mouth is None else [config.mouth])]
+    if {field.signal for field in fields} != {config.face.signal}:
+        raise _damaged("its fields are driven by different signals")
+    if (config.face.signal == "motion") != (header.get("motion") is not None):
+        raise _damaged("its motion model does not fit its configuration")
+    if config.face.signal == "motion" and any(f.signal_dim != config.motion.dim for f in fields):
+        raise _damaged("its motion code has another length than its fields take")
+
+
 def _camera(header: dict[str, Any]) -> Camera:
     value = header["camera"]
     K, width, height = value.get("K"), value.get("width"), value.get("height")
-    sizes_ok = all(isinstance(v, int) and 16 <= v <= MAX_SIZE for v in (width, height))
+    sizes_ok = type(width) is int and 16 <= width <= MAX_SIZE and height == width
     shaped = isinstance(K, list) and len(K) == 3 and all(isinstance(r, list) and len(r) == 3 for r in K)
-    if not sizes_ok or not shaped or not all(isinstance(v, int | float) for row in K for v in row):
-        raise _damaged(f"its camera is not a view of 16 to {MAX_SIZE} pixels")
+    if not sizes_ok or not shaped or not all(type(v) in (int, float) and abs(v) < 1e5 for r in K for v in r):
+        raise _damaged(f"its camera is not a square view of 16 to {MAX_SIZE} pixels")
     matrix = torch.tensor(K, dtype=torch.float32)
-    if not (1.0 < matrix[0, 0] < 1e5 and 1.0 < matrix[1, 1] < 1e5):
+    if not (matrix[0, 0] > 1.0 and matrix[1, 1] > 1.0):
         raise _damaged("its focal length is out of range")
     return Camera(matrix, width, height)
 
@@ -234,7 +273,7 @@ def _branch_names(header: dict[str, Any], config: ModelConfig) -> tuple[str, ...
 
 def _empty_branch(header: dict[str, Any], config: ModelConfig, name: str) -> Branch:
     n = header["branches"][name]
-    if not isinstance(n, int) or not 1 <= n <= MAX_GAUSSIANS:
+    if type(n) is not int or not 1 <= n <= MAX_GAUSSIANS:
         raise CheckpointError(
             "avatar.too_many_gaussians",
             f"The avatar declares {n!r} Gaussians.",
@@ -242,26 +281,43 @@ def _empty_branch(header: dict[str, Any], config: ModelConfig, name: str) -> Bra
         )
     field_config = config.face if name == FACE else config.mouth
     assert field_config is not None
-    embedding = header.get("embedding", {}).get(name, 0)
-    if embedding not in (0, field_config.embedding_dim):
+    embedding = field_config.embedding_dim if field_config.encoder == "embedding" else 0
+    if header["embedding"].get(name) != embedding:
         raise _damaged("its embedding does not fit its configuration")
+    _check_cost(field_config, n)
     shapes = {"means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "sh0": (n, 3)}
     values = {key: torch.zeros(shapes.get(key, (n,))) for key in FIELDS}
     if embedding:
         values["embedding"] = torch.zeros(n, embedding)
-    return Branch(CanonicalGaussians(values), DeformationField(field_config, torch.zeros(3), 1.0))
+    try:
+        deformation = DeformationField(field_config, torch.zeros(3), 1.0)
+    except ConfigError as error:  # sizes that are possible one by one, but not together
+        raise _damaged("its model configuration is not one this version knows") from error
+    return Branch(CanonicalGaussians(values), deformation)
 
 
-def _empty_motion(header: dict[str, Any]) -> MotionModel | None:
+def _check_cost(config: FieldConfig, n: int) -> None:
+    """Each size is in its range; all at their largest together would still fill any memory."""
+    table = config.hash_levels * config.hash_features << config.hash_log2_table
+    agents = config.agents if config.agents >= 1 else config.agents * n
+    columns = max(config.width, config.hidden, agents if config.fusion == "esaa" else 0)
+    if table > MAX_TABLE or n * columns > MAX_ROWS:
+        raise CheckpointError(
+            "avatar.too_large",
+            f"The networks of this avatar are too large for its {n:,} Gaussians.",
+            expected=f"At most {MAX_ROWS:,} numbers a frame.",
+            todo="Use a smaller avatar, or one from another source.",
+        )
+
+
+def _empty_motion(header: dict[str, Any], config: MotionConfig) -> MotionModel | None:
     motion = header.get("motion")
     if motion is None:
         return None
     features, dim = (motion.get("features"), motion.get("dim")) if isinstance(motion, dict) else (None, None)
-    if not (
-        isinstance(features, int) and isinstance(dim, int) and 1 <= features <= 1 << 16 and 1 <= dim <= 64
-    ):
+    if type(features) is not int or not 1 <= features <= 1 << 16 or dim != config.dim:
         raise _damaged("the size of its motion model is out of range")
-    return MotionModel(1, features, dim)
+    return MotionModel(1, features, config.dim)
 
 
 def _motion_tensors(avatar: Avatar) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from talker.audio.activity import speech_activity
 from talker.audio.features import get_encoder
 from talker.audio.windows import windows
-from talker.errors import AudioError, ConfigError
+from talker.errors import AudioError, CheckpointError, ConfigError
 from talker.frame import render_frame, to_uint8
 from talker.geometry import matrix_to_rotvec, rotvec_to_matrix
 from talker.model.avatar import Avatar
@@ -94,11 +94,22 @@ def drive(
 
 
 def speech_signals(avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()) -> torch.Tensor:
-    """What drives the lips, frame by frame: codes [T, K], or audio windows [T, W, A] for end-to-end avatars."""
+    """What drives the lips, frame by frame: codes [T, K], or audio windows [T, W, A] for end-to-end avatars.
+
+    Raises:
+        CheckpointError: The avatar was made for other audio features than this version computes.
+    """
     encoder = get_encoder(avatar.audio_encoder)
     width = avatar.config.motion.window
     activity = speech_activity(speech.waveform, speech.n_frames)
     features = windows(encoder.encode(speech.waveform), speech.n_frames, width=width)
+    expected = avatar.config.face.signal_dim if avatar.motion is None else len(avatar.motion.mean)
+    if expected != (features.shape[2] if avatar.motion is None else features[0].size):
+        raise CheckpointError(
+            "avatar.sound",
+            f"This avatar listens to other features than {encoder.name} gives.",
+            todo="Fetch or create it again.",
+        )
     rows = avatar.signals(features, activity)
     if avatar.motion is None or config.intensity == 1.0:
         return rows
@@ -126,7 +137,7 @@ def own_motion(track: MotionTrack, n_frames: int, config: DriveConfig) -> Motion
     blinks = blink_track(n_frames, rng) if config.blink else np.zeros(n_frames, np.float32)
     expression[:, lids] = np.minimum(expression[:, lids], 0.15) + 0.85 * blinks[:, None]
     motion = replace(motion, expression=np.clip(expression, -1, 1).astype(np.float32))
-    return motion if config.head_motion == 1.0 else _calmed(motion, config.head_motion)
+    return motion if config.head_motion == 1.0 else _calmed(motion, take, config.head_motion)
 
 
 def longest_take(track: MotionTrack) -> MotionTrack:
@@ -199,10 +210,9 @@ def _blend(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarr
     return out.numpy()
 
 
-def _calmed(motion: MotionTrack, share: float) -> MotionTrack:
-    """Motion reduced to ``share`` of its distance from the middle frame of the take."""
-    middle = len(motion) // 2
-    still = take_frames(motion, np.full(len(motion), middle))
+def _calmed(motion: MotionTrack, take: MotionTrack, share: float) -> MotionTrack:
+    """Motion reduced to ``share`` of its distance from the middle frame of the take, however long the speech."""
+    still = take_frames(take, np.full(len(motion), len(take) // 2))
     weight = np.full(len(motion), share, np.float32)
     return replace(
         motion,

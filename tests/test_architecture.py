@@ -35,7 +35,7 @@ LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 # Inside one layer modules are siblings and never meet, except where one is defined in terms of the other.
 SAME_LAYER = {("metrics", "losses"), ("types", "errors"), ("geometry", "types"), ("events", "types")}
 SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
-SAME_LAYER |= {("model_card", "checkpoint")}
+SAME_LAYER |= {("model_card", "checkpoint"), ("__main__", "cli")}
 SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("video", "audio")}
 
 CONFINED = {

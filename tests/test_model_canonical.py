@@ -119,9 +119,12 @@ def test_offsets_add_to_raw_values_and_absent_ones_add_nothing() -> None:
     assert torch.allclose(bigger.colors, plain.colors + 0.05)
 
 
-def test_size_of_offsets_is_the_sum_of_mean_absolutes() -> None:
-    offsets = Offsets(means=torch.tensor([[1.0, -3.0]]), logit_opacities=torch.tensor([-5.0]))
-    assert float(offsets.mean_size()) == 7.0
+def test_present_offsets_are_listed_in_a_fixed_order() -> None:
+    means, rgb = torch.ones(2, 3), torch.zeros(2, 3)
+    for offsets in (Offsets(means=means, rgb=rgb), Offsets(rgb=rgb, means=means)):
+        first, second = offsets.present()
+        assert {id(first), id(second)} == {id(means), id(rgb)}
+        assert first is Offsets(means=means, rgb=rgb).present()[0]
 
 
 def test_colours_and_coefficients_are_inverse() -> None:
