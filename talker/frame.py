@@ -24,7 +24,7 @@ class Frame:
     offsets: dict[str, Offsets | None]
 
 
-def render_frame(
+def render_frame(  # noqa: PLR0913 - each is one independent choice of the caller
     avatar: Avatar,
     driving: Driving,
     *,
@@ -32,6 +32,7 @@ def render_frame(
     plate: Tensor | None = None,
     prepared: dict[str, Prepared] | None = None,
     static: bool = False,
+    pose_jitter: Tensor | None = None,
     pixel_counts: bool = False,
     backend: str = "auto",
 ) -> Frame:
@@ -44,6 +45,7 @@ def render_frame(
         plate: [H, W, 3] background of that size; the avatar's own if absent.
         prepared: ``avatar.prepare()``, to be shared between frames while nothing is trained.
         static: Leave the deformation out (stage 1).
+        pose_jitter: [6] noise on the pose the field sees, while training.
         pixel_counts: Also count the pixels of every Gaussian (pixel-aware density control).
         backend: See ``talker.render.rasterize``.
     """
@@ -51,7 +53,9 @@ def render_frame(
     outputs, offsets = {}, {}
     for name in avatar.branches:
         cached = None if prepared is None else prepared[name]
-        gaussians, offsets[name] = avatar.gaussians(name, driving, prepared=cached, static=static)
+        gaussians, offsets[name] = avatar.gaussians(
+            name, driving, prepared=cached, static=static, pose_jitter=pose_jitter
+        )
         outputs[name] = rasterize(gaussians, camera, backend=backend, pixel_counts=pixel_counts)
     plate = avatar.plate if plate is None else plate
     rgb = compose(outputs[FACE], outputs.get(MOUTH), plate)

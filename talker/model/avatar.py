@@ -119,7 +119,13 @@ class Avatar(nn.Module):
         }
 
     def gaussians(
-        self, name: str, driving: Driving, *, prepared: Prepared | None = None, static: bool = False
+        self,
+        name: str,
+        driving: Driving,
+        *,
+        prepared: Prepared | None = None,
+        static: bool = False,
+        pose_jitter: Tensor | None = None,
     ) -> tuple[Gaussians, Offsets | None]:
         """Camera-frame Gaussians of one branch for one frame, and the offsets that made them.
 
@@ -128,12 +134,14 @@ class Avatar(nn.Module):
             driving: The frame's control.
             prepared: The branch's entry of ``prepare()``; worked out anew if absent.
             static: Leave the deformation out (stage 1).
+            pose_jitter: [6] added to the standardised pose the field sees; keeps it from knowing frames by it.
         """
         branch = self.branch(name)
         offsets = None
         if not static:
             field = branch.deformation
             pose_row = self.pose_statistics(driving.T_cam_head)
+            pose_row = pose_row if pose_jitter is None else pose_row + pose_jitter
             tokens = field.tokens(driving.audio, driving.expression, pose_row)
             offsets = field.offsets(prepared or field.prepare(branch.canonical), tokens)
         deformed = activate(branch.canonical, offsets)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talker.errors import ConfigError
+from talker.model.blendshapes import Blendshapes, Condition
 from talker.model.canonical import CanonicalGaussians, Offsets
 from talker.model.encoding import DenseTriplane, EmbeddingEncoding, Encoding, HashTriplane
 from talker.model.fusion import ESAA, MGF, CrossAttention, Fusion, Prepared, morton_order
@@ -31,6 +32,7 @@ _RANGES = {
     "window": (1, 64),
     "width": (8, 256),
     "hidden": (8, 256),
+    "extra": (0, 64),
     "agents": (0.0005, 4096),
     "embedding_dim": (1, 64),
     "hash_levels": (1, 16),
@@ -41,13 +43,17 @@ _RANGES = {
 """Sizes an avatar from a stranger may ask for; none allocates more than some tens of MB."""
 
 
+POSE_SCALE = 0.5
+"""Blendshapes: the pose counts half, so that appearance leans on the lips and lids first."""
+
+
 @dataclass(frozen=True)
 class FieldConfig:
     """Every switch of one deformation field. Defaults are the ``best`` we know, not a paper's."""
 
-    encoder: Literal["triplane_hash", "triplane_dense", "embedding"] = "triplane_hash"
+    encoder: Literal["triplane_hash", "triplane_dense", "embedding"] = "embedding"
     decoder: Literal["mlp", "kan"] = "mlp"
-    fusion: Literal["mgf", "esaa", "cross_attention"] = "mgf"
+    fusion: Literal["blendshapes", "mgf", "esaa", "cross_attention"] = "blendshapes"
     deform: tuple[str, ...] = ("mu", "alpha", "rgb")
     signal: Literal["motion", "audio"] = "motion"
     """What drives: the motion code a small model predicts from sound, or the sound itself, end to end."""
@@ -57,6 +63,8 @@ class FieldConfig:
     """Rows of audio features around a frame; only for ``signal = audio``."""
     width: int = 64
     hidden: int = 64
+    extra: int = 8
+    """Blendshapes: functions of the control learnt beside the control itself."""
     agents: float = 16
     """ESAA: number of agents, or their share of N if below 1."""
     ppe: Literal["none", "add", "bias"] = "none"
@@ -75,6 +83,10 @@ class FieldConfig:
                 "model.deform",
                 f"The deformation set {self.deform} is not known.",
                 expected=f"Some of {', '.join(DEFORM_SIZES)}.",
+            )
+        if self.fusion == "blendshapes" and self.signal != "motion":
+            raise ConfigError(
+                "model.fusion", "Blendshapes of raw sound.", expected="Blendshapes take a motion code."
             )
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
@@ -144,15 +156,32 @@ class DeformationField(nn.Module):
         d = config.width
         self.encoder = build_encoder(config)
         self.inlet = nn.Linear(self.encoder.out_dim, d)
-        if config.signal == "motion":
-            self.signal = nn.Linear(config.signal_dim, d)
+        self.blendshapes = config.fusion == "blendshapes"
+        if self.blendshapes:
+            self.condition = Condition(
+                config.signal_dim + EXPRESSION_DIM + config.pose_token * POSE_DIM, config.extra
+            )
         else:
-            self.signal = AudioNet(config.signal_dim, d)
+            self._build_tokens(config)
+        self.fusion = self._build_fusion(config)
+        self.decoder = nn.Identity() if self.blendshapes else _build_decoder(config)
+
+    def _build_tokens(self, config: FieldConfig) -> None:
+        d = config.width
+        motion = config.signal == "motion"
+        self.signal = nn.Linear(config.signal_dim, d) if motion else AudioNet(config.signal_dim, d)
         self.expression = nn.Linear(EXPRESSION_DIM, d)
         self.pose = nn.Linear(POSE_DIM, d) if config.pose_token else None
         self.null = nn.Parameter(torch.zeros(d))
-        self.fusion = _build_fusion(config)
-        self.decoder = _build_decoder(config)
+
+    def _build_fusion(self, config: FieldConfig) -> Fusion:
+        if config.fusion == "blendshapes":
+            return Blendshapes(config.width, config.hidden, config.out_dim, self.condition.dim)
+        if config.fusion == "esaa":
+            return ESAA(config.width, config.agents, ppe=config.ppe)
+        if config.fusion == "cross_attention":
+            return CrossAttention(config.width)
+        return MGF(config.width)
 
     def prepare(self, canonical: CanonicalGaussians) -> Prepared:
         """What depends on the Gaussians alone; worked out once while driving, every step while training."""
@@ -163,13 +192,18 @@ class DeformationField(nn.Module):
         return self.fusion.prepare(spatial, order)
 
     def tokens(self, signal: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
-        """Condition tokens [K, d]: sound, expression, pose (if on), null.
+        """Condition tokens [K, d]: sound, expression, pose (if on), null; for blendshapes the condition [M].
 
         Args:
             signal: [A] motion code, or [W, A] audio window.
             expression: [E].
             pose: [POSE_DIM] standardised head pose.
         """
+        if self.blendshapes:
+            control = (
+                (signal, expression, pose * POSE_SCALE) if self.config.pose_token else (signal, expression)
+            )
+            return self.condition(torch.cat(control))
         rows = [self.signal(signal[None])[0], self.expression(expression)]
         if self.pose is not None:
             rows.append(self.pose(pose))
@@ -206,14 +240,6 @@ _BOUND = {
     "r": _bounded(0.1, 0.5),
     "s": _bounded(0.2, 0.7),
 }
-
-
-def _build_fusion(config: FieldConfig) -> Fusion:
-    if config.fusion == "esaa":
-        return ESAA(config.width, config.agents, ppe=config.ppe)
-    if config.fusion == "cross_attention":
-        return CrossAttention(config.width)
-    return MGF(config.width)
 
 
 def _build_decoder(config: FieldConfig) -> nn.Module:

@@ -150,12 +150,12 @@ class MotionConfig:
     window: int = 16
     penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0, 10000.0)
     folds: int = 6
-    variation: float = 0.25
+    variation: float = 0.5
     """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
     max_gain: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (1 <= self.dim <= 64 and 1 <= self.window <= 64 and self.penalties and self.folds > 1):  # noqa: PLR2004
+        if not (1 <= self.dim <= 64 and 1 <= self.window <= 64 and self.penalties and self.folds > 1):
             raise ConfigError(
                 "model.motion",
                 f"A motion code of {self.dim} numbers from {self.window} rows of sound.",

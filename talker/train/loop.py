@@ -17,6 +17,7 @@ from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarte
 from talker.frame import Frame, render_frame, to_uint8
 from talker.losses import dssim, l1, lpips, lpips_available, offset_size, temporal_difference
 from talker.memory import keep_freed_memory
+from talker.model.deformation import POSE_DIM
 from talker.train.build import Conditioning
 from talker.train.regions import face_boxes
 from talker.train.sampling import FrameSampler
@@ -151,7 +152,17 @@ class _StageRun:
         T_head, T_torso = self.state.refinement(index, cond.T_cam_head[index], cond.T_cam_torso[index])
         driving = Driving(cond.signal[index], cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
-        return render_frame(self.state.avatar, driving, static=self.stage.static, pixel_counts=counts)
+        jitter = None
+        if self.stage.pose_jitter and not self.stage.static:
+            jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=self._generator())
+        return render_frame(
+            self.state.avatar, driving, static=self.stage.static, pose_jitter=jitter, pixel_counts=counts
+        )
+
+    def _generator(self) -> torch.Generator:
+        """Random numbers of this step: a function of seed, stage and step, so a resumed run draws the same."""
+        position = self.state.position
+        return torch.Generator().manual_seed(hash((self.config.seed, position.stage, position.step)) % 2**31)
 
     def _objective(self, frame: Frame, index: int, weights: LossWeights) -> Tensor:
         truth = torch.from_numpy(np.asarray(self.dataset.frames[index], np.float32)) / 255
@@ -208,10 +219,9 @@ class _StageRun:
         for name, control in self.state.density.items():
             canonical = self.state.avatar.branch(name).canonical
             params = canonical.parameters_by_name()
-            generator = torch.Generator().manual_seed(
-                hash((self.config.seed, position.stage, position.step)) % 2**31
+            change = control.step(
+                params, self.state.gaussians[name], position.step, generator=self._generator()
             )
-            change = control.step(params, self.state.gaussians[name], position.step, generator=generator)
             if change:
                 canonical.replace_parameters(params)
 

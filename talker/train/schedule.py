@@ -13,7 +13,7 @@ class LossWeights:
 
     l1: float = 1.0
     dssim: float = 0.2
-    mouth: float = 0.5
+    mouth: float = 0.8
     """L1 inside the box around the lips."""
     eyes: float = 0.2
     """L1 inside the boxes around the eyes: blinks are 1-2 % of the frames and a hundredth of the pixels."""
@@ -62,6 +62,9 @@ class Stage:
     geometry: bool = True
     decay: float = 0.2
     rates: float = 1.0
+    pose_jitter: float = 0.2
+    """Noise, in standard deviations of the clip's head pose, on the pose the field sees. Head pose alone tells
+    most frames of a clip apart; without noise the field learns frames by heart."""
     weights: LossWeights = field(default_factory=LossWeights)
     density: DensityConfig = field(default_factory=lambda: DensityConfig(kind="none"))
 
