@@ -29,13 +29,15 @@ STAGES = {
     "prepare": "Prepare",
     "prepare/decode": "Read the clip",
     "prepare/landmarks": "Find the face",
-    "prepare/mask": "Cut out the person",
+    "prepare/frames": "Crop the frames",
+    "prepare/masks": "Cut out the person",
     "prepare/pose": "Follow the head",
     "prepare/torso": "Follow the shoulders",
     "prepare/expression": "Read the expression",
     "prepare/background": "Paint the background",
     "prepare/cloud": "Place the points",
     "motion": "Learn the lips",
+    "build": "Set up",
     "static": "Learn the head",
     "deform": "Learn the motion",
     "evaluate": "Measure",
@@ -118,13 +120,14 @@ def _bar(job: Job) -> str:
 
 
 def _stages(job: Job, events: Sequence[dict[str, Any]]) -> str:
-    reached = list(
-        dict.fromkeys(str(e["stage"]) for e in events if e.get("type") == "stage" and e.get("stage"))
-    )
+    reached = [str(e["stage"]) for e in events if e.get("type") == "stage" and e.get("stage")]
+    if not job.stage.startswith("prepare"):  # its steps are of interest while they run
+        reached = [stage.split("/")[0] for stage in reached]
     items = ""
-    for stage in reached:
-        now = stage == job.stage
-        items += f'<li class="{"tk-now" if now else "tk-past"}">{html.esc(stage_name(stage))}</li>'
+    for stage in dict.fromkeys(reached):
+        items += (
+            f'<li class="{"tk-now" if stage == job.stage else "tk-past"}">{html.esc(stage_name(stage))}</li>'
+        )
     return f'<ul class="tk-stages" aria-label="Stages">{items}</ul>' if items else ""
 
 
@@ -170,12 +173,12 @@ def curves(events: Sequence[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame
     end = 0
     rows: dict[str, list[tuple[int, float, str]]] = {"loss": [], "psnr": []}
     for event in events:
-        if event.get("type") != "progress":
+        if event.get("type") != "progress" or not {"loss", "psnr"} & set(event.get("values") or ()):
             continue
         stage, step = str(event["stage"]), int(event["step"])
         offset = offsets.setdefault(stage, end)
         end = max(end, offset + step)
-        for name, value in (event.get("values") or {}).items():
+        for name, value in event["values"].items():
             if name in rows and value is not None:
                 rows[name].append((offset + step, value, stage_name(stage)))
     thin = {name: found[:: max(1, len(found) // MAX_POINTS)] for name, found in rows.items()}

@@ -1,0 +1,154 @@
+"""What the job page says about a job, from the real store's values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talker.events import Preview, Progress, StageStarted
+from talker.jobs.job import Job, JobRequest, JobState
+from talker.jobs.recorder import Recorder, RecorderConfig
+from talker.jobs.store import JobStore
+from talker.provenance import new_consent
+from talker.ui.job_html import curves, detail, job_list, log_text, previews, stage_name
+
+NAME = "<b>Ada</b> ${1}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> JobStore:
+    return JobStore(tmp_path)
+
+
+def new_job(store: JobStore, tmp_path: Path, *states: JobState) -> Job:
+    clip = tmp_path / "a film.mp4"
+    clip.write_bytes(b"x")
+    job_id = store.create(clip, JobRequest(NAME, "local", new_consent("Ada")))
+    for state in states:
+        store.update(job_id, lambda old, s=state: dataclasses.replace(old, state=s))
+    return store.get(job_id)
+
+
+def text(markup: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", markup)).strip()
+
+
+def test_queue_places_are_said_in_words(store: JobStore, tmp_path: Path) -> None:
+    first, second, third = (new_job(store, tmp_path) for _ in range(3))
+    said = [text(detail(store.get(j.id), [])) for j in (first, second, third)]
+    assert "It is the next to run." in said[0]
+    assert "There is 1 job before it." in said[1]
+    assert "There are 2 jobs before it." in said[2]
+    listed = job_list(store.jobs(), second.id, {})
+    assert listed.count('aria-pressed="true"') == 1
+    assert re.search(rf'data-id="{second.id}" aria-pressed="true"', listed)
+    assert "<b>Ada</b>" not in listed
+    assert "&lt;b&gt;Ada" in listed
+
+
+@pytest.mark.parametrize(
+    ("states", "word"),
+    [
+        ((JobState.RUNNING,), "Training"),
+        ((JobState.RUNNING, JobState.STOPPING), "Saving"),
+        ((JobState.STOPPED,), "Resume whenever you like"),
+        ((JobState.RUNNING, JobState.FAILED), "This job failed"),
+        ((JobState.CANCELLED,), "Its work was deleted"),
+        ((JobState.RUNNING, JobState.DONE), "The avatar is ready"),
+    ],
+)
+def test_every_state_says_what_it_means(
+    store: JobStore, tmp_path: Path, states: tuple[JobState, ...], word: str
+) -> None:
+    assert word in text(detail(new_job(store, tmp_path, *states), []))
+
+
+def test_progress_with_share_and_time_left(store: JobStore, tmp_path: Path) -> None:
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    running = dataclasses.replace(
+        job, stage="deform", step=1300, total=5200, eta_s=95.0, values={"psnr": 27.25}
+    )
+    events = [{"type": "stage", "stage": s} for s in ("prepare/pose", "prepare/torso", "static", "deform")]
+    said = detail(running, events)
+    assert 'aria-valuenow="25"' in said
+    assert "1,300 of 5,200 · about 1 min 35 s left" in text(said)
+    assert re.findall(r"<li class=\"(tk-\w+)\">([^<]+)", said) == [
+        ("tk-past", "Prepare"),
+        ("tk-past", "Learn the head"),
+        ("tk-now", "Learn the motion"),
+    ]
+    unknown = detail(dataclasses.replace(running, total=0, eta_s=None), events)
+    assert "tk-unknown" in unknown
+    assert "left" not in text(unknown)
+
+
+def test_curves_go_on_over_the_stages_and_stay_small() -> None:
+    events: list[dict[str, object]] = [
+        {"type": "progress", "stage": "prepare/masks", "step": 500, "values": {}}
+    ]
+    for stage, steps in (("static", 800), ("deform", 5200)):
+        events += [
+            {
+                "type": "progress",
+                "stage": stage,
+                "step": s,
+                "values": {"loss": 1 / s, "psnr": None if s < 3 else 20.0},
+            }
+            for s in range(1, steps + 1)
+        ]
+    loss, psnr = curves(events)
+    assert loss["step"].is_monotonic_increasing
+    assert loss["step"].iloc[0] == 1
+    assert 5900 < loss["step"].iloc[-1] <= 6000
+    assert list(dict.fromkeys(loss["stage"])) == [stage_name("static"), stage_name("deform")]
+    assert len(loss) <= 601
+    assert psnr["psnr"].notna().all()
+
+
+def test_pictures_are_inside_the_page(store: JobStore, tmp_path: Path) -> None:
+    from PIL import Image
+
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    paths = []
+    for index in range(20):
+        paths.append(tmp_path / f"{index:05d}.png")
+        Image.new("RGB", (300, 300), (index, 0, 0)).save(paths[-1])
+    shown = previews(paths, job)
+    sources = re.findall(r'src="([^"]+)"', shown)
+    assert 4 <= len(sources) <= 8
+    assert all(s.startswith("data:image/jpeg;base64,") for s in sources)
+    paths[-1].unlink()
+    assert str(tmp_path) not in previews(paths, job), "a picture that vanished is no error"
+
+
+def test_log_is_text(store: JobStore, tmp_path: Path) -> None:
+    job = new_job(store, tmp_path)
+    store.log(job.id, "note", message="<script>alert(1)</script>", level="warning")
+    store.log(job.id, "evaluated", protocol="B", metrics={"psnr": 28.123, "lpips": None})
+    shown = log_text(store.events(job.id)[0])
+    assert "<script" not in shown
+    assert "! &lt;script&gt;" in shown
+    assert "Protocol B: psnr 28.123" in shown
+    assert "[queued]" in shown
+
+
+def test_what_the_worker_records_is_what_is_shown(store: JobStore, tmp_path: Path) -> None:
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    recorder = Recorder(store.folder(job.id), lambda: None, RecorderConfig(live_s=0.0, log_s=0.0))
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    for event in (
+        StageStarted("static", 100),
+        Progress("static", 40, 100, 65.0, {"loss": 0.05, "psnr": 27.5, "gaussians": 20_000.0}),
+        Preview("static", 40, picture),
+    ):
+        recorder.record(event)
+    job, events = store.get(job.id), store.events(job.id)[0]
+    assert "Learn the head" in text(detail(job, events))
+    assert "40 of 100 · about 1 min 5 s left" in text(detail(job, events))
+    assert "27.5 dB" in text(previews(store.previews(job.id), job))
+    assert "data:image/jpeg" in previews(store.previews(job.id), job)
+    assert [len(table) for table in curves(events)] == [1, 1]
