@@ -23,7 +23,7 @@ from torch import Tensor
 from talker.errors import CheckpointError, ConfigError
 from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
 from talker.model.canonical import FIELDS, CanonicalGaussians
-from talker.model.deformation import DeformationField, FieldConfig
+from talker.model.deformation import POSE_DIM, DeformationField, FieldConfig
 from talker.model.motion import LIPS_AND_JAW, RIGID, LipCode, MotionConfig, MotionModel
 from talker.safe_files import TensorRule, read_json, read_tensors, write_json, write_tensors
 from talker.types import EXPRESSION_DIM, FPS, Camera, MotionTrack
@@ -301,6 +301,9 @@ def _check_cost(config: FieldConfig, n: int) -> None:
     table = config.hash_levels * config.hash_features << config.hash_log2_table
     agents = config.agents if config.agents >= 1 else config.agents * n
     columns = max(config.width, config.hidden, agents if config.fusion == "esaa" else 0)
+    if config.fusion == "blendshapes":
+        condition = config.signal_dim + EXPRESSION_DIM + POSE_DIM + config.extra
+        columns = max(columns, config.out_dim * condition)
     if table > MAX_TABLE or n * columns > MAX_ROWS:
         raise CheckpointError(
             "avatar.too_large",

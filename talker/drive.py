@@ -135,7 +135,8 @@ def own_motion(track: MotionTrack, n_frames: int, config: DriveConfig) -> Motion
     expression = motion.expression.copy()
     lids = [BLINK_LEFT, BLINK_RIGHT]
     blinks = blink_track(n_frames, rng) if config.blink else np.zeros(n_frames, np.float32)
-    expression[:, lids] = np.minimum(expression[:, lids], 0.15) + 0.85 * blinks[:, None]
+    opened = np.minimum(expression[:, lids], 0.15)
+    expression[:, lids] = opened + (1 - opened) * blinks[:, None]
     motion = replace(motion, expression=np.clip(expression, -1, 1).astype(np.float32))
     return motion if config.head_motion == 1.0 else _calmed(motion, take, config.head_motion)
 

@@ -88,6 +88,7 @@ def _write_tracks(root: Path, K, head, torso, opening, blink) -> None:
         valid=np.ones(n, bool),
         segment=np.zeros(n, np.int32),
         error=np.zeros(n, np.float32),
+        reference=np.array(REFERENCE),
     )
     schema.save_arrays(root / schema.TORSO, T_cam_torso=torso, reference=np.array(REFERENCE))
     expression = np.zeros((n, EXPRESSION_DIM), np.float32)
@@ -115,12 +116,12 @@ def tiny_avatar(dataset: TalkingHeadDataset, *, seed: int = 0, **face: object) -
     return build(dataset, tiny_model(**face), seed)
 
 
-def stir(avatar: Avatar, seed: int = 0, amount: float = 0.3) -> Avatar:
-    """Give the decoders weights, as training would: they start at zero, and nothing would move."""
+def stir(avatar: Avatar, seed: int = 0, amount: float = 0.2) -> Avatar:
+    """Give the fields weights, as training would: their last layers start at zero, and nothing would move."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name in avatar.branches:
-            for value in avatar.branch(name).deformation.decoder.parameters():
+            for value in avatar.branch(name).deformation.parameters():
                 value.add_(amount * torch.randn(value.shape, generator=generator))
     return avatar
 

@@ -74,8 +74,10 @@ def frames(avatar: Avatar) -> np.ndarray:
 
 
 VARIANTS: dict[str, dict] = {
-    "motion code, MLP, gated": {},
+    "blendshapes": {},
+    "motion code, MLP, gated": {"encoder": "triplane_hash", "fusion": "mgf"},
     "KAN, agents, all attributes": {
+        "encoder": "triplane_hash",
         "decoder": "kan",
         "fusion": "esaa",
         "agents": 0.05,
@@ -83,8 +85,8 @@ VARIANTS: dict[str, dict] = {
         "deform": ("mu", "r", "s", "rgb", "alpha"),
     },
     "end to end, cross attention": {"signal": "audio", "fusion": "cross_attention"},
-    "embedding": {"encoder": "embedding"},
-    "dense planes": {"encoder": "triplane_dense", "pose_token": False},
+    "embedding, gated": {"encoder": "embedding", "fusion": "mgf"},
+    "dense planes, blendshapes": {"encoder": "triplane_dense", "pose_token": False},
 }
 
 
@@ -174,6 +176,10 @@ HOSTILE_HEADERS: dict[str, Callable[[dict], object]] = {
     "encoder nobody knows": put("model", "face", "encoder", value="transformer"),
     "deform nobody knows": put("model", "face", "deform", value=["mu", "bones"]),
     "a negative width": put("model", "face", "width", value=-64),
+    "blendshapes of raw sound": lambda h: (
+        put("motion", value=None)(h),
+        h["model"]["face"].update(signal="audio"),
+    ),
     "width that heads cannot share": lambda h: h["model"]["face"].update(fusion="cross_attention", width=17),
     "half an agent more": lambda h: h["model"]["face"].update(fusion="esaa", agents=1.5),
     "huge tables": lambda h: h["model"]["face"].update(hash_levels=16, hash_features=8, hash_log2_table=19),
@@ -184,7 +190,7 @@ HOSTILE_HEADERS: dict[str, Callable[[dict], object]] = {
     "fewer Gaussians than stored": put("branches", "face", value=3),
     "another branch": put("branches", value={"face": 10, "tail": 10}),
     "a mouth without a configuration": put("branches", "mouth", value=10),
-    "an embedding without an encoder": put("embedding", "face", value=16),
+    "an embedding without an encoder": put("embedding", "face", value=15),
     "embedding is a list": put("embedding", value=[1]),
     "motion is a number": put("motion", value=3),
     "motion is missing": put("motion", value=None),
@@ -238,6 +244,11 @@ def test_sizes_that_only_together_fill_the_memory_are_refused(folder: Path) -> N
     edit_header(folder, lambda h: h["model"]["face"].update(fusion="esaa", agents=4096))
     refuse(folder, "avatar.too_large")  # 8 GB of attention, before a byte of the model is read
     edit_header(folder, lambda h: h["model"]["face"].update(agents=0.9))
+    refuse(folder, "avatar.too_large")
+    everything = ["mu", "alpha", "rgb", "r", "s"]
+    edit_header(
+        folder, lambda h: h["model"]["face"].update(fusion="blendshapes", extra=64, deform=everything)
+    )
     refuse(folder, "avatar.too_large")
 
 

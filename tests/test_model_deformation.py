@@ -24,13 +24,19 @@ EVERY = list(
         ("triplane_hash", "triplane_dense", "embedding"), ("mlp", "kan"), ("mgf", "esaa", "cross_attention")
     )
 )
+EVERY += [(encoder, "mlp", "blendshapes") for encoder in ("triplane_hash", "triplane_dense", "embedding")]
 
 
 def canonical(config: FieldConfig) -> CanonicalGaussians:
     rng = np.random.default_rng(0)
     dim = config.embedding_dim if config.encoder == "embedding" else 0
     return CanonicalGaussians.from_points(
-        rng.uniform(-1, 1, (N, 3)), rng.random((N, 3)), rng.random(N) + 0.05, rng.random(N), embedding_dim=dim
+        rng.uniform(-1, 1, (N, 3)),
+        rng.random((N, 3)),
+        rng.random(N) + 0.05,
+        rng.random(N),
+        embedding_dim=dim,
+        generator=torch.Generator().manual_seed(3),
     )
 
 
@@ -80,14 +86,23 @@ def test_it_can_learn_from_the_first_step(encoder: str, decoder: str, fusion: st
         offsets = field(gaussians, field.tokens(*control(config)))
         (offsets.means - 0.05).square().mean().backward()
         optimizer.step()
-    assert field.signal.weight.grad is not None and field.signal.weight.grad.abs().sum() > 0
+    first = field.inlet.weight.grad
+    assert first is not None and first.abs().sum() > 0, "the first layer learns, too"
     assert offsets.means.abs().sum() > 0
 
 
-@pytest.mark.parametrize("decoder", ["mlp", "kan"])
-@pytest.mark.parametrize("signal", ["motion", "audio"])
-def test_no_control_tears_the_face(signal: str, decoder: str) -> None:
-    config = FieldConfig(**SMALL, signal=signal, decoder=decoder, deform=ALL, fusion="mgf")
+@pytest.mark.parametrize(
+    ("signal", "decoder", "fusion"),
+    [
+        ("motion", "mlp", "blendshapes"),
+        ("motion", "kan", "mgf"),
+        ("motion", "mlp", "cross_attention"),
+        ("audio", "mlp", "mgf"),
+        ("audio", "kan", "esaa"),
+    ],
+)
+def test_no_control_tears_the_face(signal: str, decoder: str, fusion: str) -> None:
+    config = FieldConfig(**SMALL, signal=signal, decoder=decoder, deform=ALL, fusion=fusion)
     gaussians, field = canonical(config), stirred(field_of(config), 3.0)
     for size in (0.0, 1.0, 100.0, 1e6):
         offsets = field(gaussians, field.tokens(*control(config, size)))
@@ -99,7 +114,7 @@ def test_no_control_tears_the_face(signal: str, decoder: str) -> None:
 
 
 def test_only_the_chosen_attributes_move() -> None:
-    config = FieldConfig(**SMALL, deform=("mu", "s"))
+    config = FieldConfig(**SMALL, encoder="triplane_hash", fusion="mgf", deform=("mu", "s"))
     assert config.out_dim == 6
     offsets = stirred(field_of(config), 0.5)(canonical(config), field_of(config).tokens(*control(config)))
     assert offsets.means is not None and offsets.means.shape == (N, 3)
@@ -107,7 +122,7 @@ def test_only_the_chosen_attributes_move() -> None:
     assert offsets.quats is None and offsets.rgb is None and offsets.logit_opacities is None
 
 
-@pytest.mark.parametrize("fusion", ["mgf", "esaa", "cross_attention"])
+@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "esaa", "cross_attention"])
 def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
     config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
     gaussians, field = canonical(config), stirred(field_of(config), 0.3)
@@ -119,8 +134,9 @@ def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
             assert torch.equal(getattr(kept, name), getattr(anew, name))
 
 
-def test_each_control_moves_something() -> None:
-    config = FieldConfig(**SMALL, deform=ALL)
+@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "esaa", "cross_attention"])
+def test_each_control_moves_something(fusion: str) -> None:
+    config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
     gaussians, field = canonical(config), stirred(field_of(config), 0.3)
     signal, expression, pose = control(config)
     start = field(gaussians, field.tokens(signal, expression, pose)).means
@@ -130,9 +146,24 @@ def test_each_control_moves_something() -> None:
         (signal, expression, pose + 1),
     ):
         assert not torch.equal(field(gaussians, field.tokens(*changed)).means, start)
-    without = FieldConfig(**SMALL, pose_token=False)
-    assert field_of(without).tokens(signal, expression, pose).shape == (3, 16)
-    assert field.tokens(signal, expression, pose).shape == (4, 16)
+    without = FieldConfig(**SMALL, fusion=fusion, deform=ALL, pose_token=False)
+    blind = stirred(field_of(without), 0.3)
+    first, second = (blind(canonical(without), blind.tokens(signal, expression, p)) for p in (pose, pose + 1))
+    assert torch.equal(first.means, second.means)
+
+
+def test_blendshapes_are_linear_in_the_condition() -> None:
+    """Before the bound: twice the condition, twice the offset; that is what keeps new lip codes sane."""
+    config = FieldConfig(**SMALL, fusion="blendshapes", deform=ALL)
+    gaussians, field = canonical(config), stirred(field_of(config), 0.3)
+    (basis,) = prepared = field.prepare(gaussians)
+    tokens = field.tokens(*control(config))
+    assert basis.shape == (N, config.out_dim, len(tokens))
+    raw = field.fusion.fuse(prepared, tokens)
+    assert torch.allclose(field.fusion.fuse(prepared, 2 * tokens), 2 * raw, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(raw, torch.einsum("nom,m->no", basis, tokens), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError):
+        FieldConfig(fusion="blendshapes", signal="audio")
 
 
 @pytest.mark.parametrize(
