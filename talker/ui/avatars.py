@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -11,23 +11,13 @@ from talker.errors import HubError
 from talker.studio.gallery import AvatarInfo
 from talker.ui import html
 from talker.ui.context import PICK, QUIET, Context, expose, markup, new_shown_folder, spoken_errors
+from talker.ui.figures import HEADING, known, others
 from talker.ui.live import finished_video
 from talker.ui.tiles import avatar_tiles
-
-if TYPE_CHECKING:
-    from talker.checkpoint import AvatarCard
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './avatars?avatar=' + slug); }"
 SURE = "(slug) => confirm('Delete this avatar for good?') ? slug : ''"
 MAX_FOUND = 24
-FIGURES = (
-    ("psnr", "Picture, PSNR (whole frame)", "{:.1f} dB"),
-    ("psnr_mouth", "Mouth, PSNR", "{:.1f} dB"),
-    ("ssim", "Picture, SSIM", "{:.3f}"),
-    ("lpips", "Picture, LPIPS", "{:.3f}"),
-    ("mouth_r", "Lips follow the sound, r", "{:.2f}"),
-)
-"""Protocol B: the whole frame, from the avatar and the sound alone."""
 OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
 
 
@@ -243,27 +233,14 @@ def _facts(info: AvatarInfo) -> str:
         ("Consent by", card.consent.get("who", "")),
         ("Consent on", str(card.consent.get("when", ""))[:10]),
     ]
-    known = [
-        (words, form.format(card.metrics[name])) for name, words, form in FIGURES if _is_number(card, name)
-    ]
-    names = {name for name, _, _ in FIGURES}
-    others = [
-        (name, f"{value:.3f}")
-        for name, value in card.metrics.items()
-        if name not in names and _is_number(card, name)
-    ]
     measured = more = ""
-    if known:
-        measured = f'<h3 class="tk-small-head">Measured on the unseen end of the clip</h3>{_table(known)}'
-    if others:
-        more = f'<details class="tk-more"><summary>All figures</summary>{_table(others)}</details>'
+    if shown := known(card.metrics):
+        measured = f'<h3 class="tk-small-head">{HEADING}</h3>{_table(shown)}'
+    if rest := others(card.metrics):
+        more = f'<details class="tk-more"><summary>All figures</summary>{_table(rest)}</details>'
     return f"{_table(rows)}{measured}{more}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
     cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
     return f'<table class="tk-metrics">{cells}</table>'
-
-
-def _is_number(card: AvatarCard, name: str) -> bool:
-    return isinstance(card.metrics.get(name), int | float)

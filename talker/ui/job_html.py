@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talker.ui import html
+from talker.ui.figures import known
 from talker.ui.pictures import thumbnail
 
 if TYPE_CHECKING:
@@ -93,9 +94,8 @@ def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     if state in ("running", "stopping"):
         parts += [_bar(job), _stages(job, events)]
     if state == "queued":
-        place = (
-            "It is the next to run." if job.position <= 1 else f"There are {job.position - 1} jobs before it."
-        )
+        before = "is 1 job" if job.position == 2 else f"are {job.position - 1} jobs"
+        place = "It is the next to run." if job.position <= 1 else f"There {before} before it."
         parts.append(html.message("info", f"Waiting in the queue. {place}"))
     if state == "stopped":
         parts.append(
@@ -140,11 +140,7 @@ def _figures(job: Job) -> str:
 
 
 def _metrics(job: Job) -> str:
-    shown = []
-    for protocol, values in job.metrics.items():
-        shown += [
-            (f"{name} ({protocol})", f"{value:.2f}") for name, value in values.items() if value is not None
-        ][:4]
+    shown = known(job.metrics.get("B", {}))
     took = (job.finished or 0) - (job.started or 0)
     if job.started and took > 0:
         shown.append(("Took", html.duration(took)))
