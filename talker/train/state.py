@@ -8,6 +8,8 @@ resumed run on a CPU computes the same bits.
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from talker.atomic import atomic_folder
+from talker.atomic import atomic_folder, sweep_temporaries
 from talker.errors import CheckpointError
 from talker.geometry import rigid, rotvec_to_matrix
 from talker.model.avatar import Avatar, Branch
@@ -24,8 +26,11 @@ from talker.safe_files import read_json, sha256_file, write_json
 from talker.train.densify import DensityControl
 from talker.train.schedule import LearningRates, Stage
 
+log = logging.getLogger(__name__)
+
 STATE_FILE, MANIFEST = "state.safetensors", "manifest.json"
 KEEP = 2
+_NAME = re.compile(r"(\d+)_.*_(\d+)")
 STATE_VERSION = 1
 
 
@@ -148,16 +153,17 @@ class TrainState:
         Raises:
             CheckpointError: The checkpoints belong to another configuration.
         """
+        sweep_temporaries(folder)
         for candidate in _checkpoints(folder):
-            manifest = read_json(candidate / MANIFEST, max_bytes=1 << 20)
+            manifest = _manifest(candidate)
+            if manifest is None:
+                continue
             if manifest.get("fingerprint") != fingerprint or manifest.get("version") != STATE_VERSION:
                 raise CheckpointError(
                     "resume.other_config",
                     "The saved training was made with other settings or by another version.",
                     todo="Choose the same settings as before, or start anew without --resume.",
                 )
-            if sha256_file(candidate / STATE_FILE) != manifest["sha256"]:
-                continue  # damaged: the one before it is still there
             self._restore(load_file(candidate / STATE_FILE), manifest, stages)
             return True
         return False
@@ -195,7 +201,9 @@ class TrainState:
         if position.stage < len(stages):
             self.begin_stage(stages[position.stage])
             for name, control in self.density.items():
-                control.load_state_dict(_under(tensors, f"density.{name}."))
+                # Between two stages the statistics are those of the last one, or absent: the next begins anew.
+                if saved := _under(tensors, f"density.{name}."):
+                    control.load_state_dict(saved)
 
     def _resize(self, tensors: dict[str, Tensor]) -> None:
         """Give every branch the number of Gaussians the checkpoint has, then fresh optimizers of that size."""
@@ -212,14 +220,23 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def _manifest(checkpoint: Path) -> dict | None:
+    """The manifest of an intact checkpoint, or ``None`` if anything is missing or damaged: an older one is left."""
+    try:
+        manifest = read_json(checkpoint / MANIFEST, max_bytes=1 << 20)
+        return manifest if sha256_file(checkpoint / STATE_FILE) == manifest.get("sha256") else None
+    except CheckpointError as error:
+        log.warning("Checkpoint %s is passed over: %s", checkpoint.name, error)
+        return None
+
+
 def _checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints under ``folder``, newest first."""
+    """Checkpoints under ``folder`` that have a manifest, newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if (path / MANIFEST).is_file()]
-
-    def age(path: Path) -> tuple[int, int]:
-        stage, _, step = path.name.split("_")
-        return int(stage), int(step)
-
-    return sorted(found, key=age, reverse=True)
+    found = [
+        (int(match[1]), int(match[2]), path)
+        for path in folder.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and (path / MANIFEST).is_file()
+    ]
+    return [path for *_, path in sorted(found, reverse=True)]
