@@ -150,11 +150,14 @@ class _StageRun:
     def _render(self, index: int) -> Frame:
         cond = self.conditioning
         T_head, T_torso = self.state.refinement(index, cond.T_cam_head[index], cond.T_cam_torso[index])
-        driving = Driving(cond.signal[index], cond.expression[index], T_head, T_torso)
+        signal, jitter = cond.signal[index], None
+        if not self.stage.static:
+            generator = self._generator()
+            jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=generator)
+            if self.state.avatar.motion is not None:
+                signal = signal + self.stage.signal_jitter * torch.randn(signal.shape, generator=generator)
+        driving = Driving(signal, cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
-        jitter = None
-        if self.stage.pose_jitter and not self.stage.static:
-            jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=self._generator())
         return render_frame(
             self.state.avatar, driving, static=self.stage.static, pose_jitter=jitter, pixel_counts=counts
         )

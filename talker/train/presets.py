@@ -49,8 +49,8 @@ _PREVIEW = Preset(
     description="A first look in minutes on any laptop. Good enough to share with a friend.",
     model=ModelConfig(face=_OURS),
     stages=(
-        Stage("static", 800, static=True, decay=0.5),
-        Stage("deform", 5200, decay=0.1),
+        Stage("static", 600, static=True, decay=0.5),
+        Stage("deform", 4000, decay=0.1),
     ),
 )
 _STANDARD = replace(
