@@ -1,0 +1,114 @@
+"""``drive --over CLIP``: the avatar's face spoken into a given clip (protocol C).
+
+The clip is prepared like one to learn from, its head motion is followed in its own camera, and only the face is
+replaced: everything outside the oval stays the true picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import torch
+
+from talker.cli.show import show
+from talker.dataset.prepare import PrepareConfig, prepare
+from talker.dataset.reader import TalkingHeadDataset
+from talker.dataset.steps.mesh import FACE_OVAL
+from talker.drive import DriveConfig, follow, speech_signals
+from talker.frame import render_frame, to_uint8
+from talker.model.avatar import Avatar
+from talker.types import Driving, Speech
+
+CHIN_ROOM = 0.07
+"""How far the pasted face reaches below the clip's chin, in heights of the face: the new words may open wider."""
+
+FEATHER = 0.035
+"""Standard deviation of the soft edge, in heights of the face."""
+
+
+def dub(
+    avatar: Avatar, speech: Speech, clip: Path, config: DriveConfig | None = None
+) -> Iterator[np.ndarray]:
+    """Frames [S, S, 3] uint8 of ``clip``, cropped to head and shoulders, whose face speaks ``speech``.
+
+    The clip is prepared at once; frames are made one at a time. If the speech is longer than the clip its last
+    frame is held. Where the clip shows no face its own frame is given.
+
+    Args:
+        avatar: The avatar; of the person in the clip, or the picture is of two people.
+        speech: The sound; its length decides the number of frames.
+        clip: The video.
+        config: ``size`` and ``intensity`` are used; head motion and blinks are those of the clip.
+
+    Raises:
+        VideoError: The clip cannot be read.
+        TrackingError: Nobody can be followed in it.
+    """
+    config = config or DriveConfig()
+    work = TemporaryDirectory(prefix="talker-dub-")
+    folder = Path(work.name) / "clip.data"
+    show(prepare(clip, folder, PrepareConfig(size=config.size or avatar.camera.width)))
+    return _pasted(avatar, speech, TalkingHeadDataset(folder), config, work)
+
+
+def _pasted(
+    avatar: Avatar,
+    speech: Speech,
+    dataset: TalkingHeadDataset,
+    config: DriveConfig,
+    work: TemporaryDirectory[str],
+) -> Iterator[np.ndarray]:
+    with work:  # the prepared clip lives as long as frames are taken
+        yield from over(avatar, speech, dataset, config)
+
+
+def over(
+    avatar: Avatar, speech: Speech, dataset: TalkingHeadDataset, config: DriveConfig | None = None
+) -> Iterator[np.ndarray]:
+    """``dub`` over a prepared clip: frames [S, S, 3] uint8 of its size."""
+    signals = speech_signals(avatar, speech, config or DriveConfig())
+    motion = follow(dataset.track, len(signals))
+    with torch.inference_mode():
+        prepared = avatar.prepare()
+        for index, signal in enumerate(signals):
+            at = min(index, dataset.n_frames - 1)
+            true = np.array(dataset.frames[at])
+            if not dataset.valid[at]:
+                yield true
+                continue
+            plate = torch.from_numpy(true.astype(np.float32) / 255)
+            driving = Driving(
+                signal,
+                torch.from_numpy(motion.expression[index]),
+                torch.from_numpy(motion.T_cam_head[index]),
+                torch.from_numpy(motion.T_cam_torso[index]),
+            )
+            frame = render_frame(avatar, driving, camera=dataset.camera, plate=plate, prepared=prepared)
+            share = torch.from_numpy(face_mask(np.asarray(dataset.landmarks[at]), dataset.size))[..., None]
+            yield to_uint8(share * frame.rgb + (1 - share) * plate).numpy()
+
+
+def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Share [S, S] float32 0..1 of the pasted face: 1 inside the face's oval, softly 0 outside.
+
+    Args:
+        landmarks: [478, 3] pixels.
+        size: Edge of the picture.
+    """
+    oval = landmarks[FACE_OVAL, :2].astype(np.float64)
+    top, bottom = oval[:, 1].min(), oval[:, 1].max()
+    height = max(bottom - top, 1.0)
+    # Nothing at the brow, all of the room at the chin.
+    oval[:, 1] += CHIN_ROOM * height * np.clip((oval[:, 1] - top) / height * 2 - 1, 0, 1)
+    mask = np.zeros((size, size), np.uint8)  # other types are drawn without a smooth edge
+    shift = 4  # sixteenths of a pixel, so that the edge does not jump from frame to frame
+    points = np.round((oval - 0.5) * (1 << shift)).astype(np.int32)
+    cv2.fillPoly(mask, [points], (255,), lineType=cv2.LINE_AA, shift=shift)
+    hard = mask.astype(np.float32) / 255
+    # Soft towards the inside: what is soft outside would mix in the render's background.
+    soft = cv2.GaussianBlur(hard, (0, 0), FEATHER * height, borderType=cv2.BORDER_REPLICATE)
+    return np.clip(2 * soft - 1, 0, 1) * hard
