@@ -14,6 +14,8 @@ from talker.atomic import atomic_path
 from talker.audio.waveform import save_wav
 from talker.dataset import schema
 from talker.dataset.steps import background, cloud, expression, framing, landmarks, pose, torso
+from talker.dataset.steps.pose_align import PoseAlignConfig, align_poses
+from talker.dataset.steps.reference import choose_reference, sharpness
 from talker.errors import TrackingError, VideoError
 from talker.events import Event, Note, Preview, Progress
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS
@@ -41,6 +43,7 @@ class PrepareConfig:
         max_seconds: Longest clip accepted.
         probe_every_s: How often faces are looked for to frame the person.
         pose: Noise levels of the bundle adjustment.
+        align: Weights of the alignment of poses to the pictures.
         cloud: Amounts of initial points.
     """
 
@@ -48,6 +51,7 @@ class PrepareConfig:
     max_seconds: float = 300.0
     probe_every_s: float = 0.4
     pose: pose.PoseConfig = field(default_factory=pose.PoseConfig)
+    align: PoseAlignConfig = field(default_factory=PoseAlignConfig)
     cloud: cloud.CloudConfig = field(default_factory=cloud.CloudConfig)
 
 
@@ -201,13 +205,32 @@ def run_masks(folder: Folder) -> Iterator[Event]:
 
 
 def run_pose(folder: Folder) -> Iterator[Event]:
-    """Bundle adjustment of focal length, shape and poses."""
-    points = np.asarray(folder.array(schema.LANDMARKS))
+    """Bundle adjustment of focal length, shape and poses; the reference frame; alignment of the pictures."""
+    frames, points = folder.array(schema.FRAMES), np.asarray(folder.array(schema.LANDMARKS))
     segment = framing.split_on_jumps(folder.arrays(schema.SHOTS)["segment"], points)
-    size = folder.config.size
+    size, n_train = folder.config.size, folder.header["n_train"]
     track = pose.adjust_pose(points, segment, size, folder.config.pose)
-    usual = float(np.nanmedian(track.error))
-    valid = track.seen & (np.nan_to_num(track.error, nan=np.inf) < max(4.0 * usual, 4.0 * size / 512))
+    adjusted = float(np.nanmedian(track.error)) * 512 / size
+    yield Progress("prepare/pose", 1, 2)
+    usable = _plausible(track, size)
+    usable[n_train:] = False
+    if not usable.any():
+        raise TrackingError(
+            "track.too_few_frames",
+            "No face was followed in the part of the clip the avatar is learnt from.",
+            todo="Use a clip in which the speaker faces the camera from the beginning.",
+        )
+    signals = expression.track_expression(points, track.K, track.T_cam_head)
+    reference = choose_reference(
+        track.T_cam_head,
+        signals.mouth_open,
+        signals.expression[:, [BLINK_LEFT, BLINK_RIGHT]].max(1),
+        sharpness(frames, points),
+        usable,
+    )
+    T_cam_head, aligned = align_poses(frames, points, track, segment, reference, folder.config.align)
+    track = pose.with_poses(track, T_cam_head, points, size)
+    valid = _plausible(track, size)
     schema.save_arrays(
         folder.path(schema.POSE),
         K=track.K,
@@ -216,17 +239,29 @@ def run_pose(folder: Folder) -> Iterator[Event]:
         error=track.error,
         valid=valid,
         segment=segment,
+        reference=np.array(reference),
     )
+    usual = float(np.nanmedian(track.error)) * 512 / size
     folder.header["report"] |= {
-        "reprojection_px_at_512": round(usual * 512 / size, 3),
+        "adjusted_reprojection_px_at_512": round(adjusted, 3),
+        "reprojection_px_at_512": round(usual, 3),
         "focal_sides": round(float(track.K[0, 0]) / size, 3),
         "tracked_share": round(float(valid.mean()), 4),
+        "aligned_share": round(float(aligned.mean()), 4),
         "shots": int(segment[-1]) + 1,
+        "reference_frame": reference,
     }
     if segment[-1]:
         times = ", ".join(f"{t / FPS:.1f} s" for t in np.flatnonzero(np.diff(segment))[:8] + 1)
         yield Note(f"The clip is cut at {times}; motion is not smoothed over cuts.")
-    yield Progress("prepare/pose", 1, 1, values={"reprojection_px_at_512": usual * 512 / size})
+    yield Progress("prepare/pose", 2, 2, values={"reprojection_px_at_512": usual, "adjusted": adjusted})
+    yield Preview("prepare/pose", reference, np.array(frames[reference]))
+
+
+def _plausible(track: pose.PoseTrack, size: int) -> np.ndarray:
+    """Frames [T] whose landmarks fit a rigid head as well as usual."""
+    limit = max(4.0 * float(np.nanmedian(track.error)), 4.0 * size / 512)
+    return track.seen & (np.nan_to_num(track.error, nan=np.inf) < limit)
 
 
 def run_expression(folder: Folder) -> Iterator[Event]:
@@ -242,59 +277,26 @@ def run_expression(folder: Folder) -> Iterator[Event]:
 
 
 def run_torso(folder: Folder) -> Iterator[Event]:
-    """Choose the reference frame; follow collar and shoulders from it."""
-    frames, poses = folder.array(schema.FRAMES), folder.arrays(schema.POSE)
-    signals = folder.arrays(schema.EXPRESSION)
-    points = folder.array(schema.LANDMARKS)
-    usable = poses["valid"].copy()
-    usable[folder.header["n_train"] :] = False
-    if not usable.any():
-        raise TrackingError("track.too_few_frames", "No usable frame in the first ten elevenths of the clip.")
-    blink = signals["expression"][:, [BLINK_LEFT, BLINK_RIGHT]].max(1)
-    reference = torso.choose_reference(
-        poses["T_cam_head"], signals["mouth_open"], blink, _sharpness(frames, points), usable
-    )
+    """Follow collar and shoulders from the reference frame."""
+    poses = folder.arrays(schema.POSE)
     track = torso.track_torso(
-        frames,
+        folder.array(schema.FRAMES),
         folder.array(schema.MASKS),
-        points,
+        folder.array(schema.LANDMARKS),
         poses["K"],
         poses["T_cam_head"],
         poses["segment"],
-        reference,
+        int(poses["reference"]),
     )
-    schema.save_arrays(
-        folder.path(schema.TORSO),
-        T_cam_torso=track.T_cam_torso,
-        similarity=track.similarity,
-        tracked=track.tracked,
-        reference=np.array(reference),
-    )
+    schema.save_arrays(folder.path(schema.TORSO), T_cam_torso=track.T_cam_torso, tracked=track.tracked)
     share = float(track.tracked.mean())
     folder.header["report"] |= {
-        "reference_frame": reference,
         "torso_tracked_share": round(share, 4),
-        "torso_residual_px": round(track.residual_px, 3),
+        "torso_residual": round(track.residual, 3),
     }
     if share < 0.8:
         yield Note("Collar and shoulders could be followed in only part of the clip.", "warning")
-    yield Preview("prepare/torso", reference, np.array(frames[reference]))
-
-
-def _sharpness(frames: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Deviation of the Laplacian in the face's box, [T]; zero without a face."""
-    sharp = np.zeros(len(frames))
-    size = frames.shape[1]
-    for t, frame in enumerate(frames):
-        if not np.isfinite(points[t, 0, 0]):
-            continue
-        (x0, y0), (x1, y1) = (
-            np.clip(f(points[t, :, :2], axis=0), 0, size - 1).astype(int) for f in (np.min, np.max)
-        )
-        if x1 - x0 > 8 and y1 - y0 > 8:
-            gray = cv2.cvtColor(np.ascontiguousarray(frame[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY)
-            sharp[t] = cv2.Laplacian(gray, cv2.CV_32F).std()
-    return sharp
+    yield Progress("prepare/torso", 1, 1, values={"tracked": share})
 
 
 MOVING = 9.0
@@ -320,7 +322,8 @@ def run_background(folder: Folder) -> Iterator[Event]:
 
 def run_cloud(folder: Folder) -> Iterator[Event]:
     """Initial points from the reference frame."""
-    poses, reference = folder.arrays(schema.POSE), int(folder.arrays(schema.TORSO)["reference"])
+    poses = folder.arrays(schema.POSE)
+    reference = int(poses["reference"])
     made = cloud.make_cloud(
         folder.array(schema.FRAMES)[reference],
         folder.array(schema.MASKS)[reference],
@@ -361,9 +364,15 @@ STEPS = (
     ),
     Step("landmarks", run_landmarks, (schema.LANDMARKS,), lambda c: {"side": MESH_SIDE}, needs_raw=True),
     Step("masks", run_masks, (schema.MASKS,), lambda c: {}),
-    Step("pose", run_pose, (schema.POSE,), lambda c: asdict(c.pose)),
+    Step(
+        "pose",
+        run_pose,
+        (schema.POSE,),
+        lambda c: {"adjust": asdict(c.pose), "align": asdict(c.align)},
+        version=2,
+    ),
     Step("expression", run_expression, (schema.EXPRESSION,), lambda c: {}),
-    Step("torso", run_torso, (schema.TORSO,), lambda c: {}),
+    Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=2),
     Step("background", run_background, (schema.PLATE,), lambda c: {}),
     Step("cloud", run_cloud, (schema.CLOUD,), lambda c: asdict(c.cloud)),
 )

@@ -84,7 +84,7 @@ class TalkingHeadDataset:
         self.valid, self.segment = poses["valid"], poses["segment"]
         torso = schema.load_arrays(self.root / schema.TORSO)
         self.T_cam_torso = torso["T_cam_torso"]
-        self.reference = int(torso["reference"])
+        self.reference = int(poses["reference"])
         signals = schema.load_arrays(self.root / schema.EXPRESSION)
         self.expression, self.mouth_open = signals["expression"], signals["mouth_open"]
         self._check_lengths()

@@ -16,10 +16,19 @@ FOREHEAD, CHIN = 10, 152
 LIP_INNER_TOP, LIP_INNER_BOTTOM = 13, 14
 
 RIGID = np.array([
-    10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 67, 109, 338, 297, 54, 284, 103, 332, 21, 251, 162, 389, 127, 356,
-    234, 454, 93, 323, 116, 345, 111, 340, 50, 280, 205, 425, 33, 133, 362, 263, 130, 359, 27, 257,
+    168, 6, 197, 195, 5, 4, 1, 19, 94, 2, 98, 327, 33, 133, 362, 263, 130, 359, 243, 463, 122, 351, 196, 419, 3,
+    248, 45, 275, 115, 344, 48, 278, 64, 294, 131, 360, 198, 420, 236, 456, 116, 345, 111, 340, 50, 280, 205,
+    425, 117, 346, 118, 347, 101, 330, 36, 266, 9, 8, 151,
 ])  # fmt: skip
-"""Landmarks that speech and blinks hardly move: forehead, temples, nose, cheekbones, eye corners."""
+"""Landmarks that speech and blinks hardly move and that sit on something: nose, eye corners, cheekbones.
+
+The outline of the face is left out: its landmarks slide along the outline when the head turns.
+"""
+
+NOSE_BASE = 2
+MOUTH_CORNERS = np.array([61, 291])
+"""Right of the person first."""
+LIP_LOWER = 17
 
 MIRROR_PAIRS = np.array([
     (33, 263), (133, 362), (234, 454), (127, 356), (93, 323), (162, 389), (54, 284), (103, 332), (67, 297),

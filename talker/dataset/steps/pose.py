@@ -14,6 +14,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solveh_banded
 
 from talker.dataset.steps import mesh
+from talker.dataset.steps.se3 import cross_matrix, left_jacobian, matrix_to_rotvec, rigid, rotvec_to_matrix
+from talker.dataset.steps.smoothing import add_blocks, bends, second_difference
 from talker.errors import TrackingError
 
 WORKING_SIDE = 512.0
@@ -99,12 +101,13 @@ def adjust_pose(
             "No face was found in any frame.",
             todo="Use a clip in which the face is well lit and looks towards the camera.",
         )
-    scale = WORKING_SIDE / size
-    observed = np.where(np.isfinite(landmarks), landmarks, 0.0).astype(np.float64) * scale
-    observed[..., :2] -= WORKING_SIDE / 2
+    observed = _centred(landmarks, size)
     problem = _Problem(observed[:, mesh.RIGID], seen, segment, config)
     state = problem.solve(_initial(observed, seen, config))
-    return _canonical(state, observed, seen, size)
+    R, focal = rotvec_to_matrix(state.rotvec), float(np.exp(state.log_focal))
+    full = _whole_shape(R, state.position, focal, observed, seen, state.shape)
+    full[mesh.RIGID] = state.shape
+    return _canonical(R, state.position, focal, full, observed, seen, size)
 
 
 def _initial(observed: np.ndarray, seen: np.ndarray, config: PoseConfig) -> _State:
@@ -118,7 +121,7 @@ def _initial(observed: np.ndarray, seen: np.ndarray, config: PoseConfig) -> _Sta
     right, left = (list(mesh.RIGID).index(eye) for eye in (mesh.EYE_OUTER_RIGHT, mesh.EYE_OUTER_LEFT))
     unit = float(np.linalg.norm(np.diff(mean[[right, left]], axis=0)))
     focal = config.focal * WORKING_SIDE
-    depth = focal / (scale * unit)
+    depth = np.asarray(focal / (scale * unit))
     position = np.concatenate([centre[:, :2] * depth[:, None] / focal, depth[:, None]], 1)
     frame = np.arange(len(seen))
     fill = np.stack([np.interp(frame, frame[seen], position[:, i]) for i in range(3)], 1)
@@ -143,8 +146,8 @@ class _Problem:
         self.depth = observed[..., 2] - observed[..., 2].mean(1, keepdims=True)
         self.seen = seen.astype(np.float64)
         self.config = config
-        # A second difference exists where three neighbours belong to one shot.
-        self.smooth = (segment[2:] == segment[1:-1]) & (segment[1:-1] == segment[:-2])
+        self.segment = segment
+        self.smooth = bends(segment)
 
     def solve(self, state: _State) -> _State:
         self.prior = state.shape.copy()
@@ -217,7 +220,8 @@ class _Problem:
             ]
         )
         banded, smooth_grad = self._smoothness(state)
-        self._add_blocks(banded, A, damping)
+        # A trace of damping also holds frames nobody speaks for.
+        add_blocks(banded, A + damping * A * np.eye(6) + 1e-6 * np.eye(6))
         C[np.diag_indices_from(C)] *= 1 + damping
         right = np.concatenate([B.reshape(6 * n, -1), (pose_grad + smooth_grad).reshape(-1, 1)], 1)
         solved = solveh_banded(banded, right, overwrite_ab=True, check_finite=False)
@@ -237,7 +241,7 @@ class _Problem:
         by_point[..., 0, 0] = by_point[..., 1, 1] = zoom / c.noise_px
         by_point[..., 2] = -zoom[..., None] * points[..., :2] / points[..., 2:] / c.noise_px
         R = rotvec_to_matrix(state.rotvec)
-        by_turn = -_cross_matrix(turned) @ left_jacobian(state.rotvec)[:, None]
+        by_turn = -cross_matrix(turned) @ left_jacobian(state.rotvec)[:, None]
         depth_zoom = focal / state.position[:, 2] / c.depth_noise_px
         pose_jac = np.zeros((*points.shape[:2], 3, 6))
         pose_jac[..., :2, :3] = by_point @ by_turn
@@ -256,52 +260,49 @@ class _Problem:
 
     def _smoothness(self, state: _State) -> tuple[np.ndarray, np.ndarray]:
         """Banded upper form [13, 6 T] and gradient [T, 6] of the second-difference terms."""
-        n = len(state.rotvec)
         inverse = np.repeat([1 / self.config.turn_accel**2, 1 / self.config.shift_accel**2], 3)
-        on = self.smooth.astype(np.float64)
-        main, first, second = np.zeros(n), np.zeros(n), np.zeros(n)
-        main[:-2] += on
-        main[1:-1] += 4 * on
-        main[2:] += on
-        first[1:-1] += -2 * on
-        first[2:] += -2 * on
-        second[2:] += on
-        banded = np.zeros((13, 6 * n))
-        banded[12] = np.outer(main, inverse).reshape(-1)
-        banded[6] = np.outer(first, inverse).reshape(-1)
-        banded[0] = np.outer(second, inverse).reshape(-1)
+        banded = second_difference(self.segment, inverse)
         pose = np.concatenate([state.rotvec, state.position], 1)
-        bend = np.diff(pose, 2, axis=0) * on[:, None] * inverse
+        bend = np.diff(pose, 2, axis=0) * self.smooth[:, None] * inverse
         gradient = np.zeros_like(pose)
         gradient[:-2] += bend
         gradient[1:-1] -= 2 * bend
         gradient[2:] += bend
         return banded, gradient
 
-    @staticmethod
-    def _add_blocks(banded: np.ndarray, A: np.ndarray, damping: float) -> None:
-        """Add the 6x6 blocks of each frame; a trace of damping also holds frames nobody speaks for."""
-        view = banded.reshape(13, -1, 6)
-        for i in range(6):
-            for j in range(i, 6):
-                view[12 - (j - i), :, j] += A[:, i, j]
-        view[12] += damping * np.einsum("tii->ti", A) + 1e-6
+
+def with_poses(track: PoseTrack, T_cam_head: np.ndarray, landmarks: np.ndarray, size: int) -> PoseTrack:
+    """The track with other poses [T, 4, 4], and the shape that landmarks [T, 478, 3] have under them."""
+    observed, seen = _centred(landmarks, size), track.seen
+    R, position = T_cam_head[:, :3, :3].astype(np.float64), T_cam_head[:, :3, 3].astype(np.float64)
+    focal = float(track.K[0, 0]) * WORKING_SIDE / size
+    full = _whole_shape(R, position, focal, observed, seen, track.shape[mesh.RIGID].astype(np.float64))
+    return _canonical(R, position, focal, full, observed, seen, size)
 
 
-def _canonical(state: _State, observed: np.ndarray, seen: np.ndarray, size: int) -> PoseTrack:
-    """Turn, centre and scale the head frame to its definition; add the other landmarks."""
-    R = rotvec_to_matrix(state.rotvec)
-    focal = float(np.exp(state.log_focal))
-    full = _whole_shape(R, state.position, focal, observed, seen, state.shape)
+def _centred(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Landmarks as pixels of a WORKING_SIDE picture from its middle, float64; 0 where there are none."""
+    observed = np.nan_to_num(landmarks.astype(np.float64)) * (WORKING_SIDE / size)
+    observed[..., :2] -= WORKING_SIDE / 2
+    return observed
+
+
+def _canonical(
+    R: np.ndarray,
+    position: np.ndarray,
+    focal: float,
+    full: np.ndarray,
+    observed: np.ndarray,
+    seen: np.ndarray,
+    size: int,
+) -> PoseTrack:
+    """Turn, centre and scale the head frame to its definition; ``full`` are all landmarks in it [478, 3]."""
     turn = facing(full)
-    centre = state.shape.mean(0)
+    centre = full[mesh.RIGID].mean(0)
     unit = float(np.linalg.norm(full[mesh.EYE_OUTER_RIGHT] - full[mesh.EYE_OUTER_LEFT]))
     shape = (full - centre) @ turn.T / unit
-    rigid = (state.shape - centre) @ turn.T / unit
-    T = np.tile(np.eye(4), (len(R), 1, 1))
-    T[:, :3, :3] = R @ turn.T
-    T[:, :3, 3] = (state.position + R @ centre) / unit
-    points = np.einsum("tij,kj->tki", T[:, :3, :3], rigid) + T[:, None, :3, 3]
+    T = rigid(R @ turn.T, (position + R @ centre) / unit)
+    points = np.einsum("tij,kj->tki", T[:, :3, :3], shape[mesh.RIGID]) + T[:, None, :3, 3]
     off = focal * points[..., :2] / points[..., 2:] - observed[:, mesh.RIGID, :2]
     pixel = size / WORKING_SIDE
     error = np.where(seen, np.median(np.linalg.norm(off, axis=-1), axis=1), np.nan) * pixel
@@ -317,22 +318,20 @@ def _whole_shape(
     focal: float,
     observed: np.ndarray,
     seen: np.ndarray,
-    rigid: np.ndarray,
+    anchor: np.ndarray,
 ) -> np.ndarray:
     """Mean head-frame position [478, 3] of every landmark, moving ones included.
 
-    The landmarks' own z is taken relative to the rigid subset and scaled like x and y.
+    The landmarks' own z is taken relative to the rigid subset, which lies at ``anchor`` [R, 3], and scaled
+    like x and y.
     """
     points, R, position = observed[seen], R[seen], position[seen]
     zoom = focal / position[:, 2]
-    rigid_depth = np.einsum("tj,kj->tk", R[:, 2], rigid).mean(1)
+    rigid_depth = np.einsum("tj,kj->tk", R[:, 2], anchor).mean(1)
     own = points[..., 2] - points[:, mesh.RIGID, 2].mean(1, keepdims=True)
     depth = position[:, 2, None] + rigid_depth[:, None] + own / zoom[:, None]
     camera = np.concatenate([points[..., :2] * depth[..., None] / focal, depth[..., None]], -1)
-    heads = np.einsum("tji,tkj->tki", R, camera - position[:, None])
-    shape = heads.mean(0)
-    shape[mesh.RIGID] = rigid
-    return shape
+    return np.einsum("tji,tkj->tki", R, camera - position[:, None]).mean(0)
 
 
 def facing(shape: np.ndarray) -> np.ndarray:
@@ -348,35 +347,3 @@ def facing(shape: np.ndarray) -> np.ndarray:
     y -= x * (x @ y)
     y /= np.linalg.norm(y)
     return np.stack([x, y, np.cross(x, y)])
-
-
-def rotvec_to_matrix(rotvec: np.ndarray) -> np.ndarray:
-    """Rodrigues: [..., 3] to [..., 3, 3]."""
-    angle = np.linalg.norm(rotvec, axis=-1)[..., None, None]
-    safe = np.maximum(angle, 1e-9)
-    skew = _cross_matrix(rotvec)
-    return np.eye(3) + np.sinc(angle / np.pi) * skew + (1 - np.cos(safe)) / safe**2 * (skew @ skew)
-
-
-def matrix_to_rotvec(R: np.ndarray) -> np.ndarray:
-    """Inverse of ``rotvec_to_matrix`` below half a turn."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_matrix(R).as_rotvec()
-
-
-def left_jacobian(rotvec: np.ndarray) -> np.ndarray:
-    """[..., 3, 3] with exp(v + d) = exp(J d) exp(v) for small d."""
-    angle = np.maximum(np.linalg.norm(rotvec, axis=-1)[..., None, None], 1e-5)
-    skew = _cross_matrix(rotvec)
-    first = (1 - np.cos(angle)) / angle**2
-    second = (angle - np.sin(angle)) / angle**3
-    return np.eye(3) + first * skew + second * (skew @ skew)
-
-
-def _cross_matrix(v: np.ndarray) -> np.ndarray:
-    """[..., 3] to the matrices [..., 3, 3] with M w = v x w."""
-    M = np.zeros((*v.shape, 3))
-    M[..., 2, 1], M[..., 0, 2], M[..., 1, 0] = v[..., 0], v[..., 1], v[..., 2]
-    M[..., 1, 2], M[..., 2, 0], M[..., 0, 1] = -v[..., 0], -v[..., 1], -v[..., 2]
-    return M

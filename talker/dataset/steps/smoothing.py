@@ -18,20 +18,49 @@ def smooth_track(
         noise: [C] standard deviation of the measurement.
         accel: [C] usual second difference.
     """
-    n = len(values)
-    if n < 3:
+    if len(values) < 3:
         return values.copy()
-    on = ((segment[2:] == segment[1:-1]) & (segment[1:-1] == segment[:-2])).astype(np.float64)
     out = np.empty_like(values, dtype=np.float64)
+    trust = np.maximum(weight, 1e-6)
     for column in range(values.shape[1]):
-        stiff = (noise[column] / accel[column]) ** 2
-        banded = np.zeros((3, n))
-        banded[2] = np.maximum(weight, 1e-6)
-        banded[2, :-2] += stiff * on
-        banded[2, 1:-1] += 4 * stiff * on
-        banded[2, 2:] += stiff * on
-        banded[1, 1:-1] -= 2 * stiff * on
-        banded[1, 2:] -= 2 * stiff * on
-        banded[0, 2:] += stiff * on
-        out[:, column] = solveh_banded(banded, np.maximum(weight, 1e-6) * values[:, column])
+        banded = second_difference(segment, (noise[column : column + 1] / accel[column]) ** 2)
+        banded[-1] += trust
+        out[:, column] = solveh_banded(banded, trust * values[:, column])
     return out
+
+
+def second_difference(segment: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Banded upper form [2 D + 1, D T] of sum (second difference)^2 * inverse, for solveh_banded.
+
+    Args:
+        segment: [T]; second differences across cuts cost nothing.
+        inverse: [D] weight of each of the D values of a frame.
+    """
+    on = bends(segment).astype(np.float64)
+    n, width = len(segment), len(inverse)
+    main, first, second = np.zeros(n), np.zeros(n), np.zeros(n)
+    main[:-2] += on
+    main[1:-1] += 4 * on
+    main[2:] += on
+    first[1:-1] -= 2 * on
+    first[2:] -= 2 * on
+    second[2:] += on
+    banded = np.zeros((2 * width + 1, width * n))
+    banded[-1] = np.outer(main, inverse).reshape(-1)
+    banded[width] = np.outer(first, inverse).reshape(-1)
+    banded[0] = np.outer(second, inverse).reshape(-1)
+    return banded
+
+
+def add_blocks(banded: np.ndarray, blocks: np.ndarray) -> None:
+    """Add symmetric blocks [T, D, D] of each frame to a banded upper form in place."""
+    width = blocks.shape[1]
+    view = banded.reshape(len(banded), -1, width)
+    for i in range(width):
+        for j in range(i, width):
+            view[-1 - (j - i), :, j] += blocks[:, i, j]
+
+
+def bends(segment: np.ndarray) -> np.ndarray:
+    """Where three neighbouring frames belong to one shot, [T - 2] bool."""
+    return (segment[2:] == segment[1:-1]) & (segment[1:-1] == segment[:-2])
