@@ -145,7 +145,7 @@ def bench(a: Namespace) -> None:
 
     report = run(a)
     say(table(f"bench {a.what}", report["results"]))
-    write_report(a.json or Path("benchmarks/results") / f"{a.what}.json", report)
+    write_report(a.json or Path("benchmarks/results") / f"bench_{a.what}.json", report)
 
 
 def ablate(a: Namespace) -> None:
