@@ -43,8 +43,8 @@ _RANGES = {
 """Sizes an avatar from a stranger may ask for; none allocates more than some tens of MB."""
 
 
-POSE_SCALE = 0.5
-"""Blendshapes: the pose counts half, so that appearance leans on the lips and lids first."""
+POSE_SCALE = 0.25
+"""Blendshapes: the pose counts a quarter, so that appearance leans on the lips and lids first."""
 
 
 @dataclass(frozen=True)

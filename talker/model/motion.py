@@ -150,7 +150,7 @@ class MotionConfig:
     window: int = 16
     penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0, 10000.0)
     folds: int = 6
-    variation: float = 0.5
+    variation: float = 0.25
     """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
     max_gain: float = 2.0
 

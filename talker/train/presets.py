@@ -50,7 +50,7 @@ _PREVIEW = Preset(
     model=ModelConfig(face=_OURS),
     stages=(
         Stage("static", 600, static=True, decay=0.5),
-        Stage("deform", 4000, decay=0.1),
+        Stage("deform", 4600, decay=0.1),
     ),
 )
 _STANDARD = replace(
