@@ -7,10 +7,7 @@ Every frame or step is one sample: the median and the 10th and 90th percentile a
 from __future__ import annotations
 
 import itertools
-import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -22,6 +19,7 @@ import numpy as np
 import torch
 
 from talker.errors import ConfigError
+from talker.train.origin import commit, machine
 from talker.types import FPS, SAMPLE_RATE, Speech
 
 Results = dict[str, float | int | str]
@@ -38,11 +36,10 @@ def run(arguments: Namespace) -> dict:
         ConfigError: An option the measurement needs is missing.
     """
     measure = {"render": _render, "drive": _drive, "train": _train, "prepare": _prepare}[arguments.what]
-    machine = {**_machine(), "load_before": round(os.getloadavg()[0], 2)}
-    results = measure(arguments)
-    results |= {"peak_memory_mb": _peak_memory_mb()}
-    machine["load_after"] = round(os.getloadavg()[0], 2)
-    return {"command": _command(arguments), "commit": _commit(), "machine": machine, "results": results}
+    before = machine()
+    results = measure(arguments) | {"peak_memory_mb": _peak_memory_mb()}
+    on = {**before, "load_after": machine()["load"]}
+    return {"command": _command(arguments), "commit": commit(), "machine": on, "results": results}
 
 
 def _render(a: Namespace) -> Results:
@@ -287,35 +284,6 @@ def _command(a: Namespace) -> str:
                 yield f"--{option} {value.name if isinstance(value, Path) else value}"
 
     return " ".join(("python -m talker bench", a.what, *words()))
-
-
-def _commit() -> str:
-    """Commit of the source tree, ``+`` if it has changes; empty where there is none."""
-    root = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(("git", *words), cwd=root, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "talker") else "")
-    except OSError:  # no git
-        return ""
-
-
-def _machine() -> Results:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
-    return {
-        "processor": processor,
-        "cores": os.cpu_count() or 1,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def _peak_memory_mb() -> int:

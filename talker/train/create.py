@@ -113,7 +113,8 @@ def create(
     clock = Clock()
     avatar_dir.parent.mkdir(parents=True, exist_ok=True)
     for event in prepare(clip, data_folder(avatar_dir), PrepareConfig(size=config.size)):
-        yield event
+        if not isinstance(event, Finished):  # the preparation is; the whole is not
+            yield event
         if should_stop():
             return  # every finished step of the preparation is kept
     clock.lap("prepare")
@@ -132,14 +133,16 @@ def train_avatar(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     clock: Clock | None = None,
+    preset: Preset | None = None,
 ) -> Iterator[Event]:
     """The second half of ``create``: both stages on a prepared clip, figures, preview; ends with ``Finished``.
 
-    Args and errors as for ``create``; ``clock`` holds the seconds already spent.
+    Args and errors as for ``create``; ``clock`` holds the seconds already spent, ``preset`` replaces the one that
+    ``config`` names (for comparing variants).
     """
     require(consent)
     clock = clock or Clock()
-    preset = _scaled(get_preset(config.preset), config.steps_scale)
+    preset = _scaled(preset or get_preset(config.preset), config.steps_scale)
     if not resume:
         shutil.rmtree(state_folder(avatar_dir), ignore_errors=True)
     yield StageStarted("build", 0)
@@ -231,7 +234,7 @@ def _summary(
         "config": dataclasses.asdict(config),
         "clip_seconds": dataset.n_frames / dataset.fps,
         "seconds": {**clock.seconds, "total": sum(clock.seconds.values())},
-        "prepare_seconds": dataset.header.get("seconds", {}),
+        "prepare_seconds": {name: step["seconds"] for name, step in dataset.header["steps"].items()},
         "peak_memory_mb": round(peak_mb),
         "avatar_mb": round(size / 2**20, 2),
         "protocol": "B",
