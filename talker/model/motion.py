@@ -29,7 +29,8 @@ LIPS_AND_JAW = (
 )
 """Mesh points the code describes: outer and inner lips, chin."""
 
-INNER_LIPS = (13, 14)
+PRESSED = 0.015
+"""How far lips at rest are pressed beyond touching, in outer-eye distances."""
 
 
 def align_rigidly(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -150,9 +151,9 @@ class MotionConfig:
     window: int = 16
     penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0, 10000.0)
     folds: int = 6
-    variation: float = 0.25
+    variation: float = 0.75
     """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
-    max_gain: float = 2.0
+    max_gain: float = 1.6
 
     def __post_init__(self) -> None:
         if not (1 <= self.dim <= 64 and 1 <= self.window <= 64 and self.penalties and self.folds > 1):
@@ -192,14 +193,25 @@ def _choose_penalty(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple
 
 
 def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> np.ndarray:
-    """Code [K] of the closed, silent mouth: the median over the quietest frames with the most closed lips.
+    """Code [K] of the closed, silent mouth.
+
+    The median over the quietest frames with the most closed lips, moved on until the lips press together a little:
+    the code of lips that just touch renders as a dark hair between them, which widens and narrows with the head.
 
     Args:
         codes: [T, K].
-        opening: [T] inner-lip gap.
+        opening: [T] inner-lip gap, in outer-eye distances.
         activity: [T] speech activity 0..1.
     """
     closed = opening <= np.percentile(opening, 20)
     quiet = activity <= np.percentile(activity, 30)
     chosen = closed & quiet if (closed & quiet).sum() >= 5 else closed
-    return np.median(codes[chosen], axis=0)
+    rest = np.median(codes[chosen], axis=0)
+    # The opening is very nearly linear in the code; the shortest way down its slope changes least else.
+    mean = codes.mean(0)
+    slope = np.linalg.lstsq(codes - mean, opening - opening.mean(), rcond=None)[0]
+    steepness = float(slope @ slope)
+    if steepness < 1e-12:
+        return rest
+    expected = float((rest - mean) @ slope + opening.mean())
+    return rest - slope * (max(expected + PRESSED, 0.0) / steepness)
