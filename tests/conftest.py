@@ -1,0 +1,20 @@
+"""Fast tests first: whoever broke something small should know within a minute."""
+
+from __future__ import annotations
+
+import pytest
+
+LATE_MODULES = ("test_jobs", "test_worker", "test_train_space", "test_end_to_end", "test_app", "test_studio")
+
+
+def _lateness(item: pytest.Item) -> int:
+    """0 for quick tests, 1 for modules that start processes, 2 for slow tests, 3 for a browser."""
+    if item.get_closest_marker("browser"):
+        return 3
+    if item.get_closest_marker("slow") or item.get_closest_marker("real"):
+        return 2
+    return int(item.path.name.startswith(LATE_MODULES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_lateness)
