@@ -19,6 +19,7 @@ from talker.errors import AudioError, CheckpointError, ConfigError
 from talker.frame import render_frame, to_uint8
 from talker.geometry import matrix_to_rotvec, rotvec_to_matrix
 from talker.model.avatar import Avatar
+from talker.render import Backend
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, Driving, MotionTrack, Speech
 
 MIN_WALK_FRAMES = 2
@@ -55,7 +56,7 @@ def drive(
     track: MotionTrack | None = None,
     config: DriveConfig = DriveConfig(),
     signals: torch.Tensor | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Iterator[np.ndarray]:
     """Frames [H, W, 3] uint8 of ``avatar`` speaking ``speech``, made one at a time.
 

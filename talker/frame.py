@@ -10,7 +10,7 @@ from torch import Tensor
 from talker.model.avatar import FACE, MOUTH, Avatar
 from talker.model.canonical import Offsets
 from talker.model.fusion import Prepared
-from talker.render import rasterize
+from talker.render import Backend, rasterize
 from talker.render.compose import compose
 from talker.types import Camera, Driving, RenderOutput
 
@@ -34,7 +34,7 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
     static: bool = False,
     pose_jitter: Tensor | None = None,
     pixel_counts: bool = False,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Frame:
     """Render ``avatar`` under ``driving``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Preview, Progress, StageStarted
@@ -54,7 +54,7 @@ def _figures(event: Progress) -> str:
     return ", ".join(parts)
 
 
-def table(title: str, values: dict[str, object]) -> str:
+def table(title: str, values: Mapping[str, object]) -> str:
     """Two columns of names and figures under a title."""
     width = max((len(name) for name in values), default=0)
     lines = [title, *(f"  {name:<{width}}  {_text(value)}" for name, value in values.items())]
