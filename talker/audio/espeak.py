@@ -74,16 +74,30 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
 def voices(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
     """Child work: ``{"voices": [[language, name], ...]}``, the default voice of every language."""
     with _library() as (library, _):
-        library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
-        listed = library.espeak_ListVoices(None)
-        found, k = [], 0
-        while listed[k]:
-            voice = listed[k].contents
-            # A list of (priority byte, language, zero); the first language is the voice's own.
-            language = ctypes.string_at(voice.languages + 1).decode()
-            found.append([language, (voice.name or b"").decode(errors="replace")])
-            k += 1
+        found = [[language, name] for language, name, _ in _listed(library)]
     return {"voices": found}
+
+
+def _listed(library: ctypes.CDLL) -> list[tuple[str, str, str]]:
+    """(language, name, file) of every voice."""
+    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+    listed = library.espeak_ListVoices(None)
+    found, k = [], 0
+    while listed[k]:
+        voice = listed[k].contents
+        # A list of (priority byte, language, zero); the first language is the voice's own.
+        language = ctypes.string_at(voice.languages + 1).decode()
+        file = (voice.identifier or b"").decode(errors="replace")
+        found.append((language, (voice.name or b"").decode(errors="replace"), file))
+        k += 1
+    return found
+
+
+def _choose(library: ctypes.CDLL, voice: str) -> bool:
+    """Set the voice ``language[+variant]``. Some languages, such as ``en-gb``, are found by their file only."""
+    language, plus, variant = voice.partition("+")
+    files = (Path(file).name for known, _, file in _listed(library) if known == language)
+    return any(library.espeak_SetVoiceByName(f"{n}{plus}{variant}".encode()) == 0 for n in (language, *files))
 
 
 def speak(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
@@ -109,7 +123,7 @@ def speak(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
 
     callback = _Callback(receive)  # must stay referenced while the library may call it
     with _library() as (library, rate):
-        if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
+        if not _choose(library, request["voice"]):
             return {"marks": None}
         library.espeak_SetSynthCallback(callback)
         library.espeak_SetParameter(_RATE, round(_WORDS_A_MINUTE * request["speed"]), 0)

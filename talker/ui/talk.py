@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from talker.errors import TalkerError
 from talker.studio import TalkChunk, TalkDone
 from talker.studio.clips import Clip
 from talker.ui import html
@@ -28,7 +29,8 @@ SHOW_FINAL = """() => {
   const live = document.querySelector('#tk-live video');
   const swap = () => {
     if (!stage.classList.contains('tk-live')) return;
-    stage.classList.remove('tk-live'); stage.classList.add('tk-show-final');
+    stage.classList.remove('tk-live');
+    stage.classList.add(document.querySelector('#tk-final video') ? 'tk-show-final' : 'tk-idle');
   };
   if (!live || live.ended || live.error || live.readyState < 2) { swap(); return; }
   live.addEventListener('ended', swap, {once: true});
@@ -197,9 +199,13 @@ class TalkPage:
         )
         run.success(None, None, None, js=SHOW_FINAL, **QUIET)
         over = [self.status, self.speak, self.halt]
-        run.failure(lambda: ["", *_ready()], None, over, queue=False, **QUIET).then(
-            None, None, None, js=SHOW_IDLE, **QUIET
-        )
+        run.failure(
+            lambda: [html.message("error", "Something went wrong. Try again."), *_ready()],
+            None,
+            over,
+            queue=False,
+            **QUIET,
+        ).then(None, None, None, js=SHOW_IDLE, **QUIET)
         self.halt.click(
             lambda: [_status("Stopped."), *_ready()], None, over, cancels=[run], queue=False, **QUIET
         ).then(None, None, None, js=SHOW_IDLE, **QUIET)
@@ -258,9 +264,9 @@ class TalkPage:
         """Render; every piece goes to the player at once, the finished clip at the end."""
         busy = [gr.update(interactive=False), gr.update(visible=True)]
         rest = [gr.skip()] * 5
-        with spoken_errors():
+        yield [gr.skip(), None, _status("Getting ready"), gr.update(visible=False), *rest, *busy]
+        try:
             owner = self.context.owner(request)
-            yield [gr.skip(), None, _status("Getting ready"), gr.update(visible=False), *rest, *busy]
             text = words if kind == "text" else None
             audio = {"file": file, "mic": recording}.get(kind)
             for made in self.render(avatar, owner, text, audio, voice, speed):
@@ -273,6 +279,16 @@ class TalkPage:
                         *self._clips(owner, made.clip.id),
                         *_ready(),
                     ]
+        except TalkerError as error:
+            # Beside the picture, where it stays, rather than in a box that fades.
+            yield [
+                gr.skip(),
+                None,
+                html.message("error", str(error)),
+                gr.update(visible=False),
+                *rest,
+                *_ready(),
+            ]
 
     def on_clip(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """An earlier clip was chosen."""
