@@ -26,7 +26,12 @@ def tiny_avatar(seed: int = 0) -> Avatar:
     field = FieldConfig(
         encoder="triplane_hash",
         fusion="mgf",
-        signal_dim=DIM, width=16, hidden=16, hash_levels=2, hash_log2_table=10, hash_finest=32
+        signal_dim=DIM,
+        width=16,
+        hidden=16,
+        hash_levels=2,
+        hash_log2_table=10,
+        hash_finest=32,
     )
     config = ModelConfig(face=field, motion=MotionConfig(dim=DIM))
     values = {
