@@ -1,0 +1,197 @@
+"""The pre-flight check: one clear code for each thing that can be wrong with a clip, and none for a good one."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from dataset_support import film, noise, speaker, speaker_arrays
+from media_support import tone, write_clip
+
+from talker.dataset.check import CheckReport, check, timecode
+from talker.errors import VideoError
+from talker.types import FPS, SAMPLE_RATE
+
+ORDINARY = {"length.short", "face.small"}
+"""All clips here last a few seconds and are 256 pixels wide."""
+
+
+@pytest.fixture(scope="module")
+def good() -> CheckReport:
+    return check(speaker()[0])
+
+
+def codes(report: CheckReport, *severities: str) -> set[str]:
+    return {f.code for f in report.findings if f.severity in (severities or ("warning", "error"))}
+
+
+def only(report: CheckReport, code: str):
+    """The one finding but for what all of these clips have."""
+    assert codes(report) - ORDINARY - {"length.too_short"} == {code}
+    return next(f for f in report.findings if f.code == code)
+
+
+def test_a_good_clip_is_told_so(good) -> None:
+    assert good.ok and codes(good) <= ORDINARY
+    assert good.facts["Face visible"] == "100 %"
+    assert good.summary().startswith("speaker.mp4 (4.0 s) can be used.")
+    assert check(speaker()[0], name="me.mov").summary().startswith("me.mov (4.0 s)")
+
+
+def test_report_is_plain_values_and_pictures(good) -> None:
+    plain = json.loads(json.dumps(good.to_dict()))
+    assert plain["ok"] and "length.short" in {f["code"] for f in plain["findings"]}
+    assert plain["duration_s"] == pytest.approx(4.0)
+    frames = speaker_arrays()[0]
+    assert len(good.frames) == 4
+    for picture in good.frames:
+        assert picture.shape == frames.shape[1:] and picture.dtype == np.uint8
+    # The first example is the first frame with the face's box drawn in.
+    assert np.abs(good.frames[0].astype(int) - frames[0]).max() > 60
+
+
+def test_no_face(tmp_path) -> None:
+    report = check(film(tmp_path / "noise.mp4", noise(80), tone(80 / FPS)))
+    assert not report.ok and "cannot be used" in report.summary()
+    assert only(report, "face.none").severity == "error"
+
+
+def test_face_in_part_of_the_clip(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    frames = frames.copy()
+    frames[30:60] = 90
+    report = check(film(tmp_path / "away.mp4", frames, sound))
+    finding = next(f for f in report.findings if f.code == "face.missing")
+    assert finding.severity == "warning" and report.ok
+    assert finding.timecodes == ("0:01.2-0:02.0",)
+    assert next(f for f in report.findings if f.code == "picture.cuts").timecodes == ("0:01.2", "0:02.4")
+    frames[15:95] = 90
+    report = check(film(tmp_path / "gone.mp4", frames, sound))
+    assert "face.missing" in codes(report, "error") and not report.ok
+
+
+def test_two_faces(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    half = frames[:, :, 64:192]
+    report = check(film(tmp_path / "pair.mp4", np.concatenate([half, half[:, :, ::-1]], axis=2), sound))
+    finding = only(report, "face.two")
+    assert finding.severity == "error" and not report.ok
+    assert finding.timecodes and finding.timecodes[0].startswith("0:00.0-")
+
+
+def test_one_frame(tmp_path) -> None:
+    frames, _ = speaker_arrays()
+    report = check(film(tmp_path / "still.mp4", frames[:1], tone(1 / FPS)))
+    assert not report.ok and codes(report, "error") == {"length.too_short"}
+
+
+def test_too_short(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    report = check(film(tmp_path / "short.mp4", frames[:40], sound[: 40 * SAMPLE_RATE // FPS]))
+    assert not report.ok and codes(report, "error") == {"length.too_short"}
+
+
+def test_no_sound_and_silence(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    report = check(film(tmp_path / "mute.mp4", frames, None))
+    assert not report.ok and only(report, "sound.none").severity == "error"
+    report = check(film(tmp_path / "silent.mp4", frames, np.zeros_like(sound)))
+    assert not report.ok and only(report, "sound.silent").severity == "error"
+
+
+def test_lips_without_their_sound(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    report = check(
+        film(tmp_path / "listening.mp4", frames[:1].repeat(80, axis=0), sound[: 80 * SAMPLE_RATE // FPS])
+    )
+    assert not report.ok and only(report, "mouth.still").severity == "error"
+
+
+def test_dark_blurred_and_small(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    frames, sound = frames[:60], sound[: 60 * SAMPLE_RATE // FPS]
+    assert "picture.dark" in codes(check(film(tmp_path / "dark.mp4", frames // 6, sound)))
+    soft = np.stack([cv2.GaussianBlur(f, (0, 0), 6) for f in frames])
+    assert "picture.blurred" in codes(check(film(tmp_path / "soft.mp4", soft, sound)))
+    far = np.full((60, 256, 256, 3), 120, np.uint8)
+    far[:, 64:192, 64:192] = np.stack(
+        [cv2.resize(f, (128, 128), interpolation=cv2.INTER_AREA) for f in frames]
+    )
+    finding = next(
+        f for f in check(film(tmp_path / "far.mp4", far, sound)).findings if f.code == "face.small"
+    )
+    assert finding.severity == "error"
+
+
+def test_unreadable_files_raise_what_decoding_says(tmp_path) -> None:
+    empty, text = tmp_path / "empty.mp4", tmp_path / "text.mp4"
+    empty.write_bytes(b"")
+    text.write_text("Dear diary, this is no film at all.\n" * 50)
+    for path, code in ((empty, "video.empty"), (text, "video.not_a_video")):
+        with pytest.raises(VideoError) as caught:
+            check(path, name="mine.mp4")
+        assert caught.value.code == code and "mine.mp4" in str(caught.value)
+        assert str(tmp_path) not in str(caught.value)
+
+
+def upright(k: int, *_: int) -> np.ndarray:
+    return speaker_arrays()[0][k]
+
+
+def test_turned_clip_is_looked_at_upright(tmp_path) -> None:
+    sound = np.repeat(speaker_arrays()[1], 3)[: 80 * 48_000 // FPS]
+    for rotation in (90, -90):
+        path = write_clip(
+            tmp_path / f"r{rotation}.mp4",
+            n=80,
+            size=(256, 256),
+            picture=lambda k, *_, r=rotation: np.ascontiguousarray(np.rot90(upright(k), -r // 90)),
+            rotation=rotation,
+            sound=sound,
+        )
+        report = check(path)
+        assert report.ok and codes(report) - ORDINARY == set()
+        assert report.facts["Face visible"] == "100 %"
+
+
+def test_variable_frame_rate(tmp_path) -> None:
+    # Every frame lasts as long as its number says: 40 ms, then 20 ms, then 40 ms again.
+    times = np.cumsum([0.0, *([0.04] * 40), *([0.02] * 20), *([0.06] * 30)])
+    path = write_clip(
+        tmp_path / "vfr.mp4",
+        times=list(times),
+        size=(256, 256),
+        picture=upright,
+        sound=np.repeat(speaker_arrays()[1], 3),
+    )
+    report = check(path)
+    assert report.duration_s == pytest.approx(times[-1], abs=0.1)
+    assert report.ok and report.facts["Face visible"] == "100 %"
+
+
+def test_4k(tmp_path) -> None:
+    frames = speaker_arrays()[0]
+
+    def large(k: int, *_: int) -> np.ndarray:
+        picture = np.full((2160, 3840, 3), 110, np.uint8)
+        picture[:, 840:3000] = cv2.resize(frames[k], (2160, 2160))
+        return picture
+
+    path = write_clip(
+        tmp_path / "large.mp4",
+        n=8,
+        size=(3840, 2160),
+        picture=large,
+        options={},
+        sound=tone(0.32, 48_000),
+    )
+    report = check(path)
+    assert report.facts["Picture"].startswith("3840 x 2160")
+    assert codes(report, "error") == {"length.too_short"}
+    assert "face.small" not in codes(report)
+
+
+def test_timecodes() -> None:
+    assert [timecode(t) for t in (0.0, 4.2, 61.24)] == ["0:00.0", "0:04.2", "1:01.2"]
