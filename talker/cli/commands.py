@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talker.cli.interrupt import polite_stop
 from talker.cli.show import say, show, table, write_report
 from talker.errors import ConfigError, ConsentError
 
@@ -48,7 +49,10 @@ def create(a: Namespace) -> None:
         name=out.name,
         steps_scale=a.steps_scale,
     )
-    _finished(show(run(a.clip, out, _consent(a.consent), config, resume=a.resume)))
+    consent = _consent(a.consent)
+    with polite_stop() as should_stop:
+        events = run(a.clip, out, consent, config, resume=a.resume, should_stop=should_stop)
+        _finished(show(events))
 
 
 def prepare(a: Namespace) -> None:
@@ -74,7 +78,10 @@ def train(a: Namespace) -> None:
         name=a.out.name,
         steps_scale=a.steps_scale,
     )
-    _finished(show(train_avatar(dataset, a.out, _consent(a.consent), config, resume=a.resume)))
+    consent = _consent(a.consent)
+    with polite_stop() as should_stop:
+        events = train_avatar(dataset, a.out, consent, config, resume=a.resume, should_stop=should_stop)
+        _finished(show(events))
 
 
 def evaluate(a: Namespace) -> None:
@@ -181,8 +188,8 @@ def _consent(words: str) -> Consent:
 
 
 def _finished(event) -> None:
-    if event is None:
-        return
+    if event is None:  # asked to stop
+        raise KeyboardInterrupt
     summary = event.summary
     say(table("Seconds by part", summary["seconds"]))
     if summary["prepare_seconds"]:

@@ -14,36 +14,38 @@ def show(events: Iterable[Event]) -> Finished | None:
     """Draw a run on stderr as it goes; returns its end."""
     from tqdm import tqdm
 
-    bar = None
-    finished = None
-    for event in events:
-        match event:
-            case StageStarted(stage, total):
-                if bar is not None:
-                    bar.close()
-                bar = tqdm(
-                    total=total or None,
-                    desc=stage,
-                    file=sys.stderr,
-                    unit="",
-                    dynamic_ncols=True,
-                    mininterval=0.5,
-                )
-            case Progress():
-                if bar is not None:
-                    bar.update(event.step - bar.n)
-                    bar.set_postfix_str(_figures(event), refresh=False)
-            case Note(message, level):
-                tqdm.write(message if level == "info" else f"{level}: {message}", file=sys.stderr)
-            case Evaluated(protocol, metrics):
-                tqdm.write(table(f"Held-out frames, protocol {protocol}", metrics), file=sys.stderr)
-            case Finished():
-                finished = event
-            case Preview() | CheckpointSaved():
-                pass
-    if bar is not None:
-        bar.close()
+    bar = finished = None
+    try:
+        for event in events:
+            match event:
+                case StageStarted(stage, total):
+                    if bar is not None:
+                        bar.close()
+                    bar = _bar(stage, total)
+                case Progress():
+                    if bar is not None:
+                        bar.update(event.step - bar.n)
+                        bar.set_postfix_str(_figures(event), refresh=False)
+                case Note(message, level):
+                    tqdm.write(message if level == "info" else f"{level}: {message}", file=sys.stderr)
+                case Evaluated(protocol, metrics):
+                    tqdm.write(table(f"Held-out frames, protocol {protocol}", metrics), file=sys.stderr)
+                case Finished():
+                    finished = event
+                case Preview() | CheckpointSaved():
+                    pass
+    finally:
+        if bar is not None:  # also before an error's message, or the bar is drawn over it
+            bar.close()
     return finished
+
+
+def _bar(stage: str, total: int):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total or None, desc=stage, file=sys.stderr, unit="", dynamic_ncols=True, mininterval=0.5
+    )
 
 
 def _figures(event: Progress) -> str:

@@ -98,7 +98,7 @@ def ablate(
         DatasetError: The dataset cannot be used.
     """
     if not 1 <= seeds <= MAX_SEEDS:
-        raise ConfigError("ablate.seeds", f"{seeds} seeds.", expected=f"1 to {MAX_SEEDS}.")
+        raise ConfigError("ablate.seeds", f"An experiment with {seeds} seeds.", expected=f"1 to {MAX_SEEDS}.")
     dataset = TalkingHeadDataset(data)
     rows = variants(experiment, dataset)
     runs = [_Run(variant, seed, dataset, out, steps_scale) for variant in rows for seed in range(seeds)]
