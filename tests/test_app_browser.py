@@ -145,6 +145,8 @@ def watch(page: Page, app: App, address: str) -> None:
     expect(page.locator("#tk-previews img").first).to_be_visible(timeout=5 * MINUTE)
     assert page.locator("#tk-previews img").first.evaluate("(i) => i.complete && i.naturalWidth") >= 64
     page.goto("about:blank")
+    app.stop()
+    app.start()
     page.goto(address)
     expect(page.locator("#tk-job-detail .tk-pill")).to_have_text("Done", timeout=8 * MINUTE)
     expect(page.locator("#tk-open-talk")).to_be_visible()

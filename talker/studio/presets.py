@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREPARE_SHARE = 1.0
+"""Seconds of preparation for each second of clip, on two CPU cores."""
+
 
 @dataclass(frozen=True)
 class PresetInfo:
@@ -23,7 +26,7 @@ def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[P
     infos = []
     for preset in PRESETS.values():
         minutes = preset.minutes_estimate(seconds, size)
-        infos.append(
-            PresetInfo(preset.name, preset.title, preset.description, min(minutes, max_minutes or minutes))
-        )
+        if max_minutes is not None:  # the limit is on training; looking at the clip comes before it
+            minutes = min(minutes, max_minutes + PREPARE_SHARE * seconds / 60 + 0.5)
+        infos.append(PresetInfo(preset.name, preset.title, preset.description, minutes))
     return infos
