@@ -73,6 +73,7 @@ def write_dataset(root: Path, *, size: int = SIZE, n_frames: int = N_FRAMES, see
     schema.save_array(root / schema.LANDMARKS, landmarks)
     schema.save_arrays(root / schema.CLOUD, **cloud)
     cv2.imwrite(str(root / schema.PLATE), cv2.cvtColor(plate, cv2.COLOR_RGB2BGR))
+    schema.save_arrays(root / schema.PLATES, local=plate[None], of_frame=np.zeros(n_frames, np.int32))
     _write_tracks(root, K, head, torso, opening, blink)
     _write_header(root, size, n_frames)
     return root

@@ -304,11 +304,13 @@ MOVING = 9.0
 
 
 def run_background(folder: Folder) -> Iterator[Event]:
-    """The plate, from training frames."""
+    """The plates, from training frames."""
     frames, masks = folder.array(schema.FRAMES), folder.array(schema.MASKS)
     poses = folder.arrays(schema.POSE)
     index = np.flatnonzero(poses["valid"][: folder.header["n_train"]])
-    plate = background.make_plate(frames, masks, index)
+    plates = background.make_plates(frames, masks, index, poses["segment"])
+    plate = plates.main
+    schema.save_arrays(folder.path(schema.PLATES), local=plates.local, of_frame=plates.of_frame)
     with atomic_path(folder.path(schema.PLATE)) as part:
         cv2.imwrite(str(part), cv2.cvtColor(plate.rgb, cv2.COLOR_RGB2BGR))
     folder.header["report"] |= {
@@ -369,10 +371,10 @@ STEPS = (
         run_pose,
         (schema.POSE,),
         lambda c: {"adjust": asdict(c.pose), "align": asdict(c.align)},
-        version=2,
+        version=3,
     ),
     Step("expression", run_expression, (schema.EXPRESSION,), lambda c: {}),
     Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=2),
-    Step("background", run_background, (schema.PLATE,), lambda c: {}),
-    Step("cloud", run_cloud, (schema.CLOUD,), lambda c: asdict(c.cloud)),
+    Step("background", run_background, (schema.PLATE, schema.PLATES), lambda c: {}, version=3),
+    Step("cloud", run_cloud, (schema.CLOUD,), lambda c: asdict(c.cloud), version=4),
 )

@@ -62,7 +62,7 @@ class TalkingHeadDataset:
         self.header = schema.read_header(self.root)
         needed = (
             schema.FRAMES, schema.MASKS, schema.LANDMARKS, schema.POSE, schema.TORSO, schema.EXPRESSION,
-            schema.PLATE, schema.CLOUD, schema.AUDIO,
+            schema.PLATE, schema.PLATES, schema.CLOUD, schema.AUDIO,
         )  # fmt: skip
         missing = [name for name in needed if not (self.root / name).is_file()]
         if missing or "cloud" not in self.header["steps"]:
@@ -115,11 +115,19 @@ class TalkingHeadDataset:
 
     @cached_property
     def plate(self) -> np.ndarray:
-        """Background [S, S, 3] uint8."""
+        """Background [S, S, 3] uint8 of the avatar."""
         image = cv2.imread(str(self.root / schema.PLATE))
         if image is None:
             raise DatasetError("dataset.damaged", f"The background of {self.root.name} cannot be read.")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def plate_at(self, index: int) -> np.ndarray:
+        """Background [S, S, 3] uint8 as it was around one frame: what to put behind it while training."""
+        return self._plates["local"][self._plates["of_frame"][index]]
+
+    @cached_property
+    def _plates(self) -> dict[str, np.ndarray]:
+        return schema.load_arrays(self.root / schema.PLATES)
 
     @cached_property
     def waveform(self) -> np.ndarray:

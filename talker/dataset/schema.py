@@ -23,6 +23,7 @@ POSE = "pose.npz"  # K, T_cam_head, shape, valid, segment, reference, error [T] 
 TORSO = "torso.npz"  # T_cam_torso [T, 4, 4], tracked [T]
 EXPRESSION = "expression.npz"  # expression [T, E], mouth_open [T]
 PLATE = "background.png"  # [S, S, 3]
+PLATES = "plates.npz"  # local [P, S, S, 3] plates of a few seconds each, of_frame [T] which is whose
 CLOUD = "cloud.npz"
 AUDIO = "audio.wav"
 WORK = "work"

@@ -73,6 +73,7 @@ def train(
         yield from run.steps(should_stop)
         if run.stopped:
             return
+        state.end_stage()
         state.position.stage += 1
         state.position.step = 0
         state.position.stage_elapsed_s = 0.0
@@ -144,6 +145,7 @@ class _StageRun:
             control.observe(frame.outputs[name])
         for optimizer in optimizers:
             optimizer.step()
+        state.update_average(stage)
         self._control_density()
         return frame, float(loss.detach())
 
@@ -158,8 +160,15 @@ class _StageRun:
                 signal = signal + self.stage.signal_jitter * torch.randn(signal.shape, generator=generator)
         driving = Driving(signal, cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
+        # The plate of these seconds, or a camera that drifts teaches the hair to paint the wall.
+        plate = torch.from_numpy(np.asarray(self.dataset.plate_at(index), np.float32)) / 255
         return render_frame(
-            self.state.avatar, driving, static=self.stage.static, pose_jitter=jitter, pixel_counts=counts
+            self.state.avatar,
+            driving,
+            plate=plate,
+            static=self.stage.static,
+            pose_jitter=jitter,
+            pixel_counts=counts,
         )
 
     def _generator(self) -> torch.Generator:

@@ -29,6 +29,7 @@ class CloudConfig:
         n_points: About how many in all, without the mouth.
         n_mouth: Points inside the mouth.
         face_share: Share of the points on the face mesh.
+        neck_share: Share of the points on the neck hidden by the jaw.
         detail: Density of lips and eyes relative to the rest of the face.
         overhang: How far, in shares of the side, the shell goes on beyond the picture's border.
         seed: Of the sampling.
@@ -37,6 +38,7 @@ class CloudConfig:
     n_points: int = 20_000
     n_mouth: int = 1_200
     face_share: float = 0.45
+    neck_share: float = 0.04
     detail: float = 4.0
     overhang: float = 0.08
     seed: int = 0
@@ -79,15 +81,17 @@ def make_cloud(
     K, T = K.astype(np.float64), T_cam_head.astype(np.float64)
     scene = _Scene(image, mask, landmarks, K, T, shape, config)
     n_face = round(config.n_points * config.face_share)
+    n_neck = round(config.n_points * config.neck_share)
     parts = [
         _face(scene, n_face, config, rng),
-        _shell(scene, config.n_points - n_face, rng),
+        _shell(scene, config.n_points - n_face - n_neck, rng),
+        _hidden_neck(scene, n_neck, rng),
         _mouth(scene, config.n_mouth, rng),
     ]
     pixels, depth, colors, region, rig = (np.concatenate(column) for column in zip(*parts, strict=True))
     camera = np.concatenate([(pixels - K[:2, 2]) * (depth / K[0, 0])[:, None], depth[:, None]], 1)
     means = (camera - T[:3, 3]) @ T[:3, :3]
-    normals = scene.normals(pixels) @ T[:3, :3]
+    normals = scene.normals_at(*scene.canvas(pixels).T) @ T[:3, :3]
     return CloudPoints(
         means.astype(np.float32),
         colors.astype(np.float32),
@@ -154,11 +158,15 @@ class _Scene:
         held |= outline
         return continue_smoothly(value, held)
 
-    def normals(self, pixels: np.ndarray) -> np.ndarray:
-        """Unit normals [N, 3] in the camera frame, from the depth's slope."""
+    def depth_at(self, points: np.ndarray) -> np.ndarray:
+        """Depth [N] at canvas points [N, 2], between its pixels."""
+        x, y = (points - 0.5).astype(np.float32).T
+        return cv2.remap(self.depth, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+
+    def normals_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Unit normals [N, 3] in the camera frame at canvas pixels, from the depth's slope."""
         smooth = cv2.GaussianBlur(self.depth, (0, 0), max(1.0, self.size / 128))
         dy, dx = np.gradient(smooth)
-        x, y = self.canvas(pixels).T
         step = self.focal / smooth[y, x]
         normal = np.stack([dx[y, x] * step, dy[y, x] * step, -np.ones(len(x))], 1)
         return normal / np.linalg.norm(normal, axis=1, keepdims=True)
@@ -174,57 +182,46 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _face(scene: _Scene, count: int, config: CloudConfig, rng: np.random.Generator) -> Part:
-    """Area-weighted samples of the mesh as seen in the picture, denser on lips and eyes."""
-    faces = np.concatenate([mesh.closed_triangles(), _closed_mouth()])
-    corners = scene.points[faces]
-    edge = corners[:, 1:] - corners[:, :1]
-    area = 0.5 * np.abs(edge[:, 0, 0] * edge[:, 1, 1] - edge[:, 0, 1] * edge[:, 1, 0])
-    detail = np.isin(faces, np.concatenate([mesh.LIPS_OUTER, mesh.LIPS_INNER, mesh.EYE_LEFT, mesh.EYE_RIGHT]))
-    weight = area * np.where(detail.all(1), config.detail, 1.0)
-    chosen = _stratified(weight, count, rng)
-    bary = rng.dirichlet(np.ones(3), count)
-    pixels = np.einsum("nk,nkd->nd", bary, corners[chosen])
-    depth = np.einsum("nk,nk->n", bary, scene.mesh_depth[faces[chosen]])
+    """Samples of the mesh, even on its surface, denser on lips and eyes; the slits of eyes and mouth too."""
+    rings = (mesh.LIPS_OUTER, mesh.EYE_LEFT, mesh.EYE_RIGHT)
+    fine = np.any([scene.fill(ring) for ring in rings], 0).astype(np.uint8)
+    fine = cv2.dilate(fine, np.ones((3, 3), np.uint8), iterations=max(1, round(0.04 * scene.unit)))
+    rows, columns = np.nonzero(scene.face)
+    slope = np.zeros(scene.face.shape)
+    slope[rows, columns] = 1 / np.maximum(-scene.normals_at(columns, rows)[:, 2], 0.3)
+    masses = slope * fine * config.detail, slope * (1 - fine)
+    n_fine = round(count * masses[0].sum() / (masses[0].sum() + masses[1].sum()))
+    pixels = np.concatenate(
+        [even_points(m, n, rng) for m, n in zip(masses, (n_fine, count - n_fine), strict=True)]
+    )
+    depth = scene.depth_at(pixels)
+    pixels = pixels - scene.corner
     return pixels, depth, scene.colour(pixels), np.full(count, REGION_FACE), np.ones(count)
 
 
-def _closed_mouth() -> np.ndarray:
-    """Triangles [M, 3] between the inner lips; the reference frame has them nearly closed."""
-    half = len(mesh.LIPS_INNER) // 2
-    upper = mesh.LIPS_INNER[: half + 1]
-    lower = np.concatenate([mesh.LIPS_INNER[:1], mesh.LIPS_INNER[: half - 1 : -1]])
-    quads = [(upper[i], upper[i + 1], lower[i + 1], lower[i]) for i in range(half)]
-    both = [t for q in quads for t in ((q[0], q[1], q[2]), (q[0], q[2], q[3]))]
-    return np.array([t for t in both if len(set(t)) == 3])
-
-
 def _shell(scene: _Scene, count: int, rng: np.random.Generator) -> Part:
-    """Everything of the person that is not face: hair, ears, neck, torso, and a neck behind the jaw."""
-    rows, columns = np.nonzero(scene.person & ~scene.face)
-    behind_rows, behind_columns = np.nonzero(_behind_jaw(scene))
-    n_visible = round(count * len(rows) / max(1, len(rows) + len(behind_rows)))
-    parts = []
-    for y, x, n, hidden in (
-        (rows, columns, n_visible, False),
-        (behind_rows, behind_columns, count - n_visible, True),
-    ):
-        if not len(y) or not n:
-            continue
-        at = _stratified(np.ones(len(y)), n, rng)
-        pixels = np.stack([x[at] - scene.pad, y[at]], 1) + rng.random((n, 2))
-        cx, cy = scene.canvas(pixels).T
-        depth = scene.depth[cy, cx]
-        if hidden:
-            depth = np.full(n, scene.origin_depth + TORSO_DEPTH)
-            colours = _neck_colour(scene, pixels)
-        else:
-            colours = scene.colour(pixels)
-        rig = _rig(scene, pixels)
-        region = np.where(rig > 0.75, REGION_HAIR, REGION_TORSO)
-        if hidden:
-            rig, region = rig * 0.5, np.full(n, REGION_TORSO)
-        parts.append((pixels, depth, colours, region, rig))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+    """Everything of the person that is not face: hair, ears, neck, torso."""
+    pixels = even_points((scene.person & ~scene.face).astype(np.float64), count, rng)
+    depth = scene.depth_at(pixels)
+    pixels = pixels - scene.corner
+    rig = _rig(scene, pixels)
+    return pixels, depth, scene.colour(pixels), np.where(rig > 0.75, REGION_HAIR, REGION_TORSO), rig
+
+
+def _hidden_neck(scene: _Scene, count: int, rng: np.random.Generator) -> Part:
+    """The neck behind the jaw: it shows when the head rises or turns."""
+    weight = _behind_jaw(scene).astype(np.float64)
+    if not weight.any():
+        return _nothing()
+    pixels = even_points(weight, count, rng) - scene.corner
+    # Deep enough to stay behind the chin when the head leans back.
+    depth = np.full(count, scene.origin_depth + TORSO_DEPTH + 0.4)
+    rig = 0.5 * _rig(scene, pixels)
+    return pixels, depth, _neck_colour(scene, pixels), np.full(count, REGION_TORSO), rig
+
+
+def _nothing() -> Part:
+    return np.zeros((0, 2)), np.zeros(0), np.zeros((0, 3)), np.zeros(0, int), np.zeros(0)
 
 
 def _behind_jaw(scene: _Scene) -> np.ndarray:
@@ -276,10 +273,23 @@ def _mouth(scene: _Scene, count: int, rng: np.random.Generator) -> Part:
     return pixels, depth, colours, np.full(count, REGION_MOUTH), np.ones(count)
 
 
-def _stratified(weight: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``count`` indices in proportion to ``weight``, evenly spread (systematic resampling)."""
-    edges = np.cumsum(weight) / weight.sum()
-    return np.minimum(np.searchsorted(edges, (np.arange(count) + rng.random()) / count), len(weight) - 1)
+def even_points(weight: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Exactly ``count`` points [count, 2] (x, y) with density in proportion to ``weight`` [H, W].
+
+    An additive recurrence (the R2 sequence of the plastic number) places them without clumps or holes; random
+    thinning makes the density, so it is best where the weight is nearly constant.
+    """
+    height, width = weight.shape
+    plastic = 1.324717957244746
+    tries = int(count * 1.1 * weight.max() / weight.mean()) + 64
+    while True:
+        u = (0.5 + np.outer(np.arange(1, tries + 1), [1 / plastic, 1 / plastic**2])) % 1
+        pixels = u * [width, height]
+        x, y = pixels.astype(int).T
+        kept = pixels[rng.random(tries) * weight.max() < weight[y, x]]
+        if len(kept) >= count:
+            return kept[:count]
+        tries *= 2
 
 
 def _scales(means: np.ndarray, region: np.ndarray) -> np.ndarray:

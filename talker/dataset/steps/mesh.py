@@ -1,10 +1,6 @@
-"""Topology of the 478-point face mesh: which landmark is what, and its triangles."""
+"""Topology of the 478-point face mesh: which landmark is what."""
 
 from __future__ import annotations
-
-import ast
-import inspect
-from functools import cache
 
 import numpy as np
 
@@ -57,36 +53,3 @@ LID_PAIRS_LEFT = np.array([(386, 374), (385, 380), (387, 373)])
 
 BROW_RIGHT = np.array([105, 66, 63, 52, 65, 53])
 BROW_LEFT = np.array([334, 296, 293, 282, 295, 283])
-
-
-@cache
-def triangles() -> np.ndarray:
-    """The 852 triangles [852, 3] int64 over the first 468 landmarks; eyes and mouth are holes.
-
-    The library holds them as a set of edges, in which the order is lost; in its source every three
-    consecutive edges are one triangle.
-    """
-    from mediapipe.python.solutions import face_mesh_connections
-
-    for node in ast.parse(inspect.getsource(face_mesh_connections)).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FACEMESH_TESSELATION":
-            call = node.value
-            assert isinstance(call, ast.Call)
-            edges = np.array(ast.literal_eval(call.args[0]))
-            return edges.reshape(-1, 3, 2)[:, :, 0].copy()
-    raise AssertionError("the face mesh of this mediapipe version has no tesselation")
-
-
-@cache
-def closed_triangles() -> np.ndarray:
-    """``triangles`` plus fans that close both eyes, [852 + 28, 3]; the mouth stays open."""
-    fans = []
-    for ring in (EYE_RIGHT, EYE_LEFT):
-        half = len(ring) // 2
-        upper, lower = ring[: half + 1], np.concatenate([ring[:1], ring[: half - 1 : -1]])
-        for i in range(half):
-            quad = (upper[i], upper[i + 1], lower[i + 1], lower[i])
-            fans += [
-                t for t in ((quad[0], quad[1], quad[2]), (quad[0], quad[2], quad[3])) if len(set(t)) == 3
-            ]
-    return np.concatenate([triangles(), np.array(fans)])

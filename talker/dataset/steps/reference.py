@@ -29,7 +29,7 @@ def choose_reference(
     ) / np.radians(8)
     cost += np.linalg.norm(position - place, axis=1) / 0.15
     low, high = np.percentile(mouth_open[usable], [5, 95])
-    cost += 2.0 * np.clip((mouth_open - low) / max(high - low, 1e-3), 0, 2) + 4.0 * blink
+    cost += 4.0 * np.clip((mouth_open - low) / max(high - low, 1e-3), 0, 2) + 4.0 * blink
     cost += np.clip(1 - sharp / np.median(sharp[usable]), 0, 1) * 2
     return int(np.argmin(np.where(usable, cost, np.inf)))
 
