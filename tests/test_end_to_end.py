@@ -92,7 +92,7 @@ def test_resumed_run_makes_a_whole_avatar(avatar: Path, clip: Path) -> None:
 
 
 def test_it_has_learnt_something(avatar: Path) -> None:
-    """One in twenty-five of the usual steps at a quarter of the pixels: low bars, but a broken part falls below them."""
+    """One in twenty-five of the usual steps, a quarter of the pixels: low bars, but a broken part falls below them."""
     metrics = read_card(avatar).metrics
     assert metrics["psnr"] > 25
     assert metrics["face_found"] == 1

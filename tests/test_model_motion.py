@@ -131,6 +131,25 @@ def test_more_columns_than_rows_solves_the_same_problem() -> None:
     assert np.allclose(_ridge(X, Y, 3.0), primal)
 
 
+def test_taper_leans_on_the_sound_at_the_frame() -> None:
+    """Only the middle row tells something, all rows are alike: a narrow taper finds it, and weighs its edges least."""
+    rng = np.random.default_rng(3)
+    windows = rng.standard_normal((400, 9, 3)).astype(np.float32)
+    codes = (windows[:, 4] @ rng.standard_normal((3, 4)) + 2.0 * rng.standard_normal((400, 4))).astype(
+        np.float32
+    )
+    truth = windows[:, 4] @ np.linalg.lstsq(windows[:, 4], codes, rcond=None)[0]
+    errors = {}
+    for taper in (1.0, 1e6):
+        config = MotionConfig(dim=4, taper=taper, variation=0.0)
+        model = MotionModel.fit(windows, codes, np.zeros(4), config)
+        errors[taper] = np.square(model(torch.from_numpy(windows)).numpy() - truth).mean()
+        norms = model.weight.view(9, 3, 4).norm(dim=(1, 2))
+        assert norms.argmax() == 4
+        assert (norms[0] < 0.05 * norms[4]) == (taper == 1.0)
+    assert errors[1.0] < 0.7 * errors[1e6]
+
+
 def test_gain_gives_back_variation_up_to_its_limit() -> None:
     windows, codes, _ = relation(600, noise=1.5)
     lively = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=1.0, max_gain=1.6))
@@ -180,7 +199,9 @@ def test_code_of_a_real_track_survives_head_motion() -> None:
     assert abs(np.corrcoef(first, openings)[0, 1]) > 0.97
 
 
-@pytest.mark.parametrize("bad", [{"dim": 0}, {"dim": 65}, {"window": 0}, {"folds": 1}, {"penalties": ()}])
+@pytest.mark.parametrize(
+    "bad", [{"dim": 0}, {"dim": 65}, {"window": 0}, {"taper": 0.0}, {"folds": 1}, {"penalties": ()}]
+)
 def test_impossible_configurations_are_refused(bad: dict) -> None:
     with pytest.raises(ConfigError):
         MotionConfig(**bad)

@@ -144,6 +144,21 @@ def test_abandoned_run_goes_on_from_its_last_checkpoint(
     assert_same(resumed, whole[0])
 
 
+AVERAGED = (Stage("static", 4, static=True), Stage("deform", 12, average=0.9))
+
+
+@pytest.mark.parametrize("steps", [3, 5, 11, 15])
+def test_averaging_survives_a_stop(dataset: TalkingHeadDataset, tmp_path: Path, steps: int) -> None:
+    reference, events = run(dataset, tmp_path / "whole", stages=AVERAGED)
+    list(events)
+    _, events = run(dataset, tmp_path / "cut", stages=AVERAGED, should_stop=after(steps))
+    list(events)
+    resumed, events = run(dataset, tmp_path / "cut", stages=AVERAGED, resume=True)
+    list(events)
+    assert_same(resumed, reference)
+    assert not resumed.average, "the avatar has it now"
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

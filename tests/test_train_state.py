@@ -10,7 +10,7 @@ import torch
 from core_support import tiny_avatar, write_dataset
 
 from talker.dataset.reader import TalkingHeadDataset
-from talker.errors import CheckpointError
+from talker.errors import CheckpointError, ConfigError
 from talker.geometry import rotvec_to_matrix
 from talker.train.densify import DensityConfig
 from talker.train.schedule import LearningRates, Stage
@@ -229,3 +229,37 @@ def test_pose_refinement_starts_at_the_tracked_pose_and_moves_one_frame() -> Non
     assert moved.tolist() == [False, False, True, False, False]
     head, _ = refinement(2, T, T)
     assert torch.allclose(head[:3, :3] @ head[:3, :3].T, torch.eye(3), atol=1e-6), "still rigid"
+
+
+def test_average_follows_the_parameters_and_becomes_the_avatar(state: TrainState) -> None:
+    stage = Stage("deform", 100, average=0.5)
+    state.begin_stage(stage)
+    name, parameter = next(iter(state.avatar.named_parameters()))
+    expected = parameter.detach().clone()
+    for step in range(30):
+        learn(state, step)
+        state.position.step = step + 1
+        state.update_average(stage)
+        decay = min(0.5, (step + 2) / (step + 11))
+        expected = decay * expected + (1 - decay) * parameter.detach()
+    assert torch.allclose(state.average[name], expected, atol=1e-6)
+    assert not torch.allclose(parameter, expected, atol=1e-6)
+    state.end_stage()
+    assert torch.allclose(parameter, expected, atol=1e-6)
+    last = parameter.detach().clone()
+    state.begin_stage(Stage("deform", 100))
+    learn(state, 0)
+    state.update_average(stage)
+    moved = parameter.detach().clone()
+    state.end_stage()
+    assert torch.equal(parameter, moved) and not torch.equal(moved, last), (
+        "without an average the last step counts"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"average": 1.0}, {"average": -0.1}, {"average": 0.9, "density": STAGES[1].density}]
+)
+def test_averages_that_cannot_be(wrong: dict) -> None:
+    with pytest.raises(ConfigError):
+        Stage("deform", 10, **wrong)

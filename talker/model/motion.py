@@ -92,7 +92,7 @@ class MotionModel(nn.Module):
     contiguous blocks of the training frames.
 
     Attributes:
-        mean: [F] of the flattened windows.  scale: [F] their weights against each other.
+        mean: [F] of the flattened windows.
         weight: [F, K].  bias: [K] mean code.
         rest: [K] code of the closed, silent mouth.
         gain: [K] restores the variation the penalty takes.
@@ -132,8 +132,11 @@ class MotionModel(nn.Module):
         X = windows.reshape(len(windows), -1).astype(np.float64)
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
         mean, bias = X.mean(0), codes.mean(0)
-        penalty, predicted = _choose_penalty(X - mean, codes - bias, config)
-        weight = _ridge(X - mean, codes - bias, penalty)
+        # Sound far from the frame tells less; scaled down, the penalty holds its weights back more.
+        taper = np.repeat(_taper(windows.shape[1], config.taper), windows.shape[2])
+        X = (X - mean) * taper
+        penalty, predicted = _choose_penalty(X, codes - bias, config)
+        weight = taper[:, None] * _ridge(X, codes - bias, penalty)
         for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
             getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
         variation = (codes.std(0) / np.maximum(predicted.std(0), 1e-6)).clip(1.0, config.max_gain)
@@ -148,20 +151,34 @@ class MotionConfig:
 
     dim: int = 8
     features: str = "mel+phones"
-    window: int = 16
-    penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0, 10000.0)
+    window: int = 32
+    taper: float = 5.0
+    """Standard deviation, in rows of sound, of the weight of the rows around the frame."""
+    penalties: tuple[float, ...] = (100.0, 300.0, 600.0, 1000.0, 2000.0, 4000.0, 10000.0)
     folds: int = 6
     variation: float = 0.75
     """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
     max_gain: float = 1.6
 
     def __post_init__(self) -> None:
-        if not (1 <= self.dim <= 64 and 1 <= self.window <= 64 and self.penalties and self.folds > 1):
+        if not (
+            1 <= self.dim <= 64
+            and 1 <= self.window <= 64
+            and self.taper > 0
+            and self.penalties
+            and self.folds > 1
+        ):
             raise ConfigError(
                 "model.motion",
                 f"A motion code of {self.dim} numbers from {self.window} rows of sound.",
                 expected="1 to 64 of each.",
             )
+
+
+def _taper(window: int, width: float) -> np.ndarray:
+    """Gaussian weights [W] around the middle of a window."""
+    rows = np.arange(window) - (window - 1) / 2
+    return np.exp(-0.5 * (rows / width) ** 2)
 
 
 def _ridge(X: np.ndarray, Y: np.ndarray, penalty: float) -> np.ndarray:

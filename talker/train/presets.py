@@ -43,6 +43,8 @@ class Preset:
 
 
 _OURS = FieldConfig()
+_SOUND_WINDOW = MotionConfig(window=16)
+"""What an audio network sees of the sound, as in the papers."""
 _PREVIEW = Preset(
     name="preview",
     title="Preview",
@@ -83,6 +85,7 @@ _EGSTALKER = Preset(
             agents=0.01,
             ppe="add",
         ),
+        motion=_SOUND_WINDOW,
     ),
     stages=(
         Stage(
@@ -113,6 +116,7 @@ _PGSTALKER = Preset(
             width=32,
             hidden=32,
         ),
+        motion=_SOUND_WINDOW,
     ),
     stages=(
         Stage(

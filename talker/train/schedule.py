@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from talker.errors import ConfigError
 from talker.train.densify import DensityConfig
 
 
@@ -67,8 +68,19 @@ class Stage:
     pose_jitter: float = 0.2
     """Noise, in standard deviations of the clip's head pose, on the pose the field sees. Head pose alone tells
     most frames of a clip apart; without noise the field learns frames by heart."""
+    average: float = 0.0
+    """Decay of the running average of the avatar's parameters with which the stage ends; 0 ends with the last
+    step's. Averaging takes out what the last few frames drawn have left behind."""
     weights: LossWeights = field(default_factory=LossWeights)
     density: DensityConfig = field(default_factory=lambda: DensityConfig(kind="none"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.average < 1 or (self.average and self.density.kind != "none"):
+            raise ConfigError(
+                "stage.average",
+                f"Stage {self.name} averages with decay {self.average} and {self.density.kind} density control.",
+                expected="A decay below 1, and Gaussians that stay the same ones.",
+            )
 
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rates at ``step``."""

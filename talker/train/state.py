@@ -82,6 +82,7 @@ class TrainState:
         self.networks = torch.optim.Adam(self._network_groups(), eps=1e-15, fused=True)
         self.poses = torch.optim.SparseAdam(list(self.refinement.parameters()), lr=rates.pose)
         self.density: dict[str, DensityControl] = {}
+        self.average: dict[str, Tensor] = {}
 
     def _gaussian_optimizer(self, branch: Branch) -> torch.optim.Adam:
         groups = [
@@ -118,13 +119,33 @@ class TrainState:
             group["lr"] = self.rates.pose * factor
 
     def begin_stage(self, stage: Stage) -> None:
-        """Fresh density statistics for the branches of ``stage``."""
+        """Fresh density statistics and average for the branches of ``stage``."""
         camera = self.avatar.camera
+        self.average = self._parameters() if stage.average else {}
         self.density = {}
         if stage.density.kind != "none":
             for name in self.avatar.branches:
                 extent = float(self.avatar.branch(name).deformation.extent)
                 self.density[name] = DensityControl(stage.density, extent, camera.width, camera.height)
+
+    @torch.no_grad()
+    def update_average(self, stage: Stage) -> None:
+        """Move the running average towards the parameters as they are after a step."""
+        if not self.average:
+            return
+        step = self.position.step
+        decay = min(stage.average, (1 + step) / (10 + step))  # the start is soon forgotten
+        now = self.avatar.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], 1 - decay)
+
+    def end_stage(self) -> None:
+        """Give the avatar its averaged parameters, if the stage kept an average."""
+        self.avatar.load_state_dict(self.average, strict=False)
+        self.average = {}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        """A copy of what is learnt of the avatar."""
+        return {name: value.detach().clone() for name, value in self.avatar.named_parameters()}
 
     def save(self, folder: Path, stage_name: str, fingerprint: str) -> Path:
         """Write a checkpoint under ``folder``; complete or absent, never half."""
@@ -170,6 +191,7 @@ class TrainState:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"avatar.{k}": v for k, v in self.avatar.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= {f"refine.{k}": v for k, v in self.refinement.state_dict().items()}
         for key, optimizer in self._named_optimizers():
             for index, entry in optimizer.state_dict()["state"].items():
@@ -200,6 +222,8 @@ class TrainState:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         if position.stage < len(stages):
             self.begin_stage(stages[position.stage])
+            for name, value in _under(tensors, "average.").items():
+                self.average[name].copy_(value)
             for name, control in self.density.items():
                 # Between two stages the statistics are those of the last one, or absent: the next begins anew.
                 if saved := _under(tensors, f"density.{name}."):
