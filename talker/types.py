@@ -8,11 +8,13 @@ same axes when the head faces the camera; its unit is the distance between the p
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # a process that only looks after others starts without the two seconds PyTorch takes
+    import torch
+    from torch import Tensor
 
 BLINK_LEFT, BLINK_RIGHT, BROW_LEFT, BROW_RIGHT = range(4)
 EXPRESSION_DIM = 4

@@ -64,8 +64,9 @@ class Stage:
     decay: float = 0.2
     rates: float = 1.0
     signal_jitter: float = 0.0
-    """Noise on the motion code, in standard deviations: near codes give near lips."""
-    pose_jitter: float = 0.2
+    """Noise on the motion code, in standard deviations: near codes give near lips, and lips predicted from sound
+    are only near the true ones."""
+    pose_jitter: float = 0.08
     """Noise, in standard deviations of the clip's head pose, on the pose the field sees. Head pose alone tells
     most frames of a clip apart; without noise the field learns frames by heart."""
     average: float = 0.0
