@@ -20,7 +20,7 @@ import numpy as np
 
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
-from talker.dataset.sample import SampleTruth, make_sample
+from talker.dataset.sample import make_sample
 from talker.dataset.steps.mesh import RIGID
 from talker.train.origin import commit, machine
 
