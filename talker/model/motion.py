@@ -29,7 +29,7 @@ LIPS_AND_JAW = (
 )
 """Mesh points the code describes: outer and inner lips, chin."""
 
-PRESSED = 0.015
+PRESSED = 0.025
 """How far lips at rest are pressed beyond touching, in outer-eye distances."""
 
 
