@@ -11,6 +11,7 @@ from talker.errors import ConfigError
 from talker.geometry import rotvec_to_matrix
 from talker.model.motion import (
     LIPS_AND_JAW,
+    PRESSED,
     RIGID,
     LipCode,
     MotionConfig,
@@ -182,7 +183,10 @@ def test_rest_is_the_closed_quiet_mouth() -> None:
     codes = LipCode.fit(faces(openings), 4).encode(faces(openings))
     activity = (openings > 0).astype(np.float32)
     rest = rest_code(codes, openings, activity)
-    assert np.allclose(rest, codes[0], atol=0.15)
+    slope, *_ = np.linalg.lstsq(np.c_[codes, np.ones(len(codes))], openings, rcond=None)
+    assert np.append(rest, 1) @ slope == pytest.approx(-PRESSED, abs=1e-3), "pressed, not just touching"
+    pressing = rest - codes[0]
+    assert np.linalg.norm(pressing) < 0.3, "and otherwise the closed mouth as it was seen"
     # Without any quiet frame with closed lips, closed lips decide.
     loud = rest_code(codes, openings, np.where(openings <= np.percentile(openings, 20), 1.0, 0.0))
     assert np.allclose(loud, codes[0], atol=0.3)
