@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from talker.errors import ConfigError
+from talker.model.blendshapes import Blendshapes
 from talker.model.canonical import CanonicalGaussians, activate
 from talker.model.deformation import POSE_DIM, DeformationField, FieldConfig
 from talker.types import EXPRESSION_DIM
@@ -156,9 +157,10 @@ def test_blendshapes_are_linear_in_the_condition() -> None:
     """Before the bound: twice the condition, twice the offset; that is what keeps new lip codes sane."""
     config = FieldConfig(**SMALL, fusion="blendshapes", deform=ALL)
     gaussians, field = canonical(config), stirred(field_of(config), 0.3)
-    (basis,) = prepared = field.prepare(gaussians)
+    (rows,) = prepared = field.prepare(gaussians)
     tokens = field.tokens(*control(config))
-    assert basis.shape == (N, config.out_dim, len(tokens))
+    assert isinstance(field.fusion, Blendshapes)
+    basis = field.fusion.basis(rows).view(N, config.out_dim, len(tokens))
     raw = field.fusion.fuse(prepared, tokens)
     assert torch.allclose(field.fusion.fuse(prepared, 2 * tokens), 2 * raw, rtol=1e-4, atol=1e-5)
     assert torch.allclose(raw, torch.einsum("nom,m->no", basis, tokens), rtol=1e-4, atol=1e-5)

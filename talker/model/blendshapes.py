@@ -1,8 +1,8 @@
 """Blendshapes: each Gaussian's offsets are linear in a short condition vector, with a basis its place predicts.
 
 ``offset_i = B(x_i) c``. A network that mixes place and control freely (MGF, attention) fits a minute of frames to
-33 dB at the lips and draws new lip codes badly; a linear basis has nothing to memorise frames with. While driving the
-basis is a constant, so a frame costs one small matrix product however wide the network that predicts it.
+33 dB at the lips and draws new lip codes badly; a linear basis has nothing to memorise frames with. The basis [N, out, M]
+itself is never built: its last layer is contracted with the condition first, which costs M times less.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class Blendshapes(Fusion):
         nn.init.zeros_(self.basis.bias)
 
     def prepare(self, spatial: Tensor, order: Tensor | None = None) -> Prepared:
-        """The basis [N, out, M]."""
-        rows = self.basis(F.relu(self.hidden(spatial)))
-        return (rows.view(len(spatial), self.out, -1),)
+        """Rows [N, h] from which the basis is one linear layer away."""
+        return (F.relu(self.hidden(spatial)),)
 
     def fuse(self, prepared: Prepared, tokens: Tensor) -> Tensor:
         """Offsets [N, out] for the condition ``tokens`` [M]."""
-        return prepared[0] @ tokens
+        weight = self.basis.weight.view(self.out, len(tokens), -1)  # [out, M, h]
+        bias = self.basis.bias.view(self.out, len(tokens))
+        return F.linear(prepared[0], tokens @ weight, bias @ tokens)
 
 
 class Condition(nn.Module):
