@@ -1,8 +1,8 @@
 """Blendshapes: each Gaussian's offsets are linear in a short condition vector, with a basis its place predicts.
 
 ``offset_i = B(x_i) c``. A network that mixes place and control freely (MGF, attention) fits a minute of frames to
-33 dB at the lips and draws new lip codes badly; a linear basis has nothing to memorise frames with. The basis [N, out, M]
-itself is never built: its last layer is contracted with the condition first, which costs M times less.
+33 dB at the lips and draws new lip codes badly; a linear basis has nothing to memorise frames with. The basis
+[N, out, M] itself is never built: its last layer is contracted with the condition first, which costs M times less.
 """
 
 from __future__ import annotations
