@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from talker.geometry import matrix_to_rotvec
-from talker.model.canonical import CanonicalGaussians, Offsets, activate, pose
+from talker.model.canonical import CanonicalGaussians, Offsets
+from talker.model.carrying import carry
 from talker.model.deformation import DeformationField, FieldConfig
 from talker.model.fusion import Prepared
 from talker.model.motion import LipCode, MotionConfig, MotionModel
@@ -144,9 +145,7 @@ class Avatar(nn.Module):
             pose_row = pose_row if pose_jitter is None else pose_row + pose_jitter
             tokens = field.tokens(driving.audio, driving.expression, pose_row)
             offsets = field.offsets(prepared or field.prepare(branch.canonical), tokens)
-        deformed = activate(branch.canonical, offsets)
-        posed = pose(deformed, branch.canonical.rig(), driving.T_cam_head, driving.T_cam_torso)
-        return posed, offsets
+        return carry(branch.canonical, offsets, driving.T_cam_head, driving.T_cam_torso), offsets
 
     def signals(self, windows: np.ndarray, activity: np.ndarray | None) -> Tensor:
         """What the fields take as ``Driving.audio``, for all frames: codes [T, K] or windows [T, W, A].

@@ -122,20 +122,27 @@ class Offsets:
         return [getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None]
 
 
-def activate(canonical: CanonicalGaussians, offsets: Offsets | None = None) -> Gaussians:
-    """Head-frame Gaussians of a branch, deformed by ``offsets``."""
+def raw_values(canonical: CanonicalGaussians, offsets: Offsets | None = None) -> dict[str, Tensor]:
+    """Deformed but not yet activated: means, quats, log_scales, logit_opacities, and colours that may be negative."""
 
     def plus(value: Tensor, name: str) -> Tensor:
         offset = getattr(offsets, name) if offsets is not None else None
         return value if offset is None else value + offset
 
-    colors = plus(0.5 + SH_C0 * canonical.sh0, "rgb")
+    names = ("means", "quats", "log_scales", "logit_opacities")
+    values = {name: plus(getattr(canonical, name), name) for name in names}
+    return values | {"colors": plus(0.5 + SH_C0 * canonical.sh0, "rgb")}
+
+
+def activate(canonical: CanonicalGaussians, offsets: Offsets | None = None) -> Gaussians:
+    """Head-frame Gaussians of a branch, deformed by ``offsets``."""
+    raw = raw_values(canonical, offsets)
     return Gaussians(
-        means=plus(canonical.means, "means"),
-        quats=F.normalize(plus(canonical.quats, "quats"), dim=-1),
-        scales=plus(canonical.log_scales, "log_scales").exp(),
-        opacities=torch.sigmoid(plus(canonical.logit_opacities, "logit_opacities")),
-        colors=colors.clamp_min(0.0),
+        means=raw["means"],
+        quats=F.normalize(raw["quats"], dim=-1),
+        scales=raw["log_scales"].exp(),
+        opacities=torch.sigmoid(raw["logit_opacities"]),
+        colors=raw["colors"].clamp_min(0.0),
     )
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_SHARES = 8
+SHARES = 8
 _BLOCK = 32  # rows whose sums stay in the first-level cache while the inputs are walked through
 _LANES = 8
 # Sums may be reordered (that is what vectorises them); NaN and infinity keep their meaning.
-_FASTMATH = {"contract", "reassoc", "nsz"}
+FASTMATH = {"contract", "reassoc", "nsz"}
 
 
 def applies(*tensors: Tensor) -> bool:
@@ -31,15 +31,15 @@ def applies(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
-def _kernel(function: Callable) -> Callable:
+def kernel(function: Callable) -> Callable:
     """Compile at the first call and keep the result on disk, where the user lets us."""
     folder = os.environ.get("TALKER_CACHE") or str(Path.home() / ".cache" / "talker")
     config = getattr(numba, "config")  # noqa: B009 (not in numba's list of exports)
     before, config.CACHE_DIR = config.CACHE_DIR, str(Path(folder) / "kernels")
     try:
-        return numba.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+        return numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
     except RuntimeError:  # numba found no folder it can write to: compile in every process
-        return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+        return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
     finally:
         config.CACHE_DIR = before
 
@@ -49,10 +49,10 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # per process: thr
     return ThreadPoolExecutor(threads, thread_name_prefix=f"talker-model-{process}")
 
 
-def _share_out(task: Callable[[int, int, int], None], n_items: int) -> None:
+def share_out(task: Callable[[int, int, int], None], n_items: int) -> None:
     """Run ``task(share, start, stop)`` over a fixed partition of ``n_items``, on torch's number of threads."""
-    borders = [n_items * i // _SHARES for i in range(_SHARES + 1)]
-    shares = [(i, borders[i], borders[i + 1]) for i in range(_SHARES)]
+    borders = [n_items * i // SHARES for i in range(SHARES + 1)]
+    shares = [(i, borders[i], borders[i + 1]) for i in range(SHARES)]
     threads = torch.get_num_threads()
     if threads == 1:
         for share in shares:
@@ -65,7 +65,7 @@ def _share_out(task: Callable[[int, int, int], None], n_items: int) -> None:
 # --- planes: rows of one table, read bilinearly. `groups` [G, 6]: axis, axis, cells, first row, stride, mask ---
 
 
-@numba.njit(forceinline=True, fastmath=_FASTMATH, error_model="numpy")
+@numba.njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
 def _corners(x, n, groups, g):
     """Four table rows around point ``n`` on plane ``g``, and the fractions of the cell."""
     cells = groups[g, 2]
@@ -84,7 +84,7 @@ def _corners(x, n, groups, g):
     return first + (left ^ low), first + (right ^ low), first + (left ^ high), first + (right ^ high), fu, fv
 
 
-@_kernel
+@kernel
 def _planes_forward(x, groups, table, out, start, stop):
     features = table.shape[1]
     one = np.float32(1)
@@ -96,7 +96,7 @@ def _planes_forward(x, groups, table, out, start, stop):
                 out[n, g, k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k] + wd * table[d, k]
 
 
-@_kernel
+@kernel
 def _planes_backward_table(x, groups, grad, grad_table, start, stop):
     features = grad_table.shape[1]
     one = np.float32(1)
@@ -112,7 +112,7 @@ def _planes_backward_table(x, groups, grad, grad_table, start, stop):
                 grad_table[d, k] += wd * value
 
 
-@_kernel
+@kernel
 def _planes_backward_x(x, groups, table, grad, grad_x, start, stop):
     features = table.shape[1]
     one = np.float32(1)
@@ -140,7 +140,7 @@ class Planes(torch.autograd.Function):
         x, table = x.detach().contiguous(), table.detach().contiguous()
         out = torch.empty(x.shape[0], groups.shape[0], table.shape[1])
         arrays = x.numpy(), groups.numpy(), table.numpy(), out.numpy()
-        _share_out(lambda _, start, stop: _planes_forward(*arrays, start, stop), x.shape[0])
+        share_out(lambda _, start, stop: _planes_forward(*arrays, start, stop), x.shape[0])
         ctx.save_for_backward(x, table, groups)
         return out
 
@@ -153,14 +153,14 @@ class Planes(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table = torch.zeros_like(table)
             rows = grad_table.numpy()
-            _share_out(
+            share_out(
                 lambda _, start, stop: _planes_backward_table(points, planes, values, rows, start, stop),
                 groups.shape[0],
             )
         if ctx.needs_input_grad[0]:
             grad_x = torch.zeros_like(x)
             array, axes = table.numpy(), grad_x.numpy()
-            _share_out(
+            share_out(
                 lambda _, start, stop: _planes_backward_x(points, planes, array, values, axes, start, stop),
                 x.shape[0],
             )
@@ -170,7 +170,7 @@ class Planes(torch.autograd.Function):
 # --- uniform cubic splines: four of the basis functions are non-zero anywhere ---
 
 
-@_kernel
+@kernel
 def _splines_forward(x, origin, rate, table, out, start, stop):
     cells = table.shape[1] - 3
     width = out.shape[1]
@@ -198,7 +198,7 @@ def _splines_forward(x, origin, rate, table, out, start, stop):
                     )
 
 
-@_kernel
+@kernel
 def _splines_backward(x, origin, rate, table, grad, grad_x, grad_table, start, stop):  # noqa: PLR0913, PLR0917
     cells = table.shape[1] - 3
     width = grad.shape[1]
@@ -256,7 +256,7 @@ class CubicSplines(torch.autograd.Function):
         table[:, 3 : 3 + k, :n_out] = coefficients.detach().permute(1, 2, 0)
         out = torch.zeros(x.shape[0], table.shape[2])
         arrays = x.numpy(), origin.numpy(), rate.numpy(), table.numpy(), out.numpy()
-        _share_out(lambda _, start, stop: _splines_forward(*arrays, start, stop), x.shape[0])
+        share_out(lambda _, start, stop: _splines_forward(*arrays, start, stop), x.shape[0])
         ctx.save_for_backward(x, origin, rate, table)
         ctx.shape = coefficients.shape
         return out[:, :n_out].contiguous()
@@ -268,8 +268,8 @@ class CubicSplines(torch.autograd.Function):
         n_out, _, k = ctx.shape
         padded = torch.zeros(x.shape[0], table.shape[2])
         padded[:, :n_out] = grads[0]
-        grad_x, sums = torch.zeros_like(x), torch.zeros(_SHARES, *table.shape)
+        grad_x, sums = torch.zeros_like(x), torch.zeros(SHARES, *table.shape)
         arrays = x.numpy(), origin.numpy(), rate.numpy(), table.numpy(), padded.numpy(), grad_x.numpy()
         each = sums.numpy()
-        _share_out(lambda i, start, stop: _splines_backward(*arrays, each[i], start, stop), x.shape[0])
+        share_out(lambda i, start, stop: _splines_backward(*arrays, each[i], start, stop), x.shape[0])
         return grad_x, sums.sum(0)[:, 3 : 3 + k, :n_out].permute(2, 0, 1), None, None
