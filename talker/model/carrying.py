@@ -60,7 +60,7 @@ def _bone(share, head, torso):
 
 
 @kernel
-def _forward(means, quats, log_scales, logits, colors, rig, head, torso, q_head, q_torso, out, start, stop):  # noqa: PLR0913, PLR0915, PLR0917
+def _forward(means, quats, log_scales, logits, colors, rig, head, torso, q_head, q_torso, out, start, stop):  # noqa: PLR0913, PLR0917
     one, zero = np.float32(1), np.float32(0)
     o_means, o_quats, o_scales, o_opacities, o_colors = out
     for n in range(start, stop):

@@ -136,7 +136,8 @@ class TrainState:
         step = self.position.step
         decay = min(stage.average, (1 + step) / (10 + step))  # the start is soon forgotten
         now = self.avatar.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], 1 - decay)
+        for name, value in self.average.items():
+            value.lerp_(now[name], 1 - decay)
 
     def end_stage(self) -> None:
         """Give the avatar its averaged parameters, if the stage kept an average."""
