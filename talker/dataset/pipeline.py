@@ -16,6 +16,7 @@ from talker.dataset import schema
 from talker.dataset.steps import background, cloud, expression, framing, landmarks, pose, torso
 from talker.dataset.steps.pose_align import PoseAlignConfig, align_poses
 from talker.dataset.steps.reference import choose_reference, sharpness
+from talker.dataset.steps.smoothing import steady_poses
 from talker.errors import TrackingError, VideoError
 from talker.events import Event, Note, Preview, Progress
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS
@@ -229,7 +230,7 @@ def run_pose(folder: Folder) -> Iterator[Event]:
         usable,
     )
     T_cam_head, aligned = align_poses(frames, points, track, segment, reference, folder.config.align)
-    track = pose.with_poses(track, T_cam_head, points, size)
+    track = pose.with_poses(track, steady_poses(T_cam_head, segment), points, size)
     valid = _plausible(track, size)
     schema.save_arrays(
         folder.path(schema.POSE),
@@ -288,7 +289,11 @@ def run_torso(folder: Folder) -> Iterator[Event]:
         poses["segment"],
         int(poses["reference"]),
     )
-    schema.save_arrays(folder.path(schema.TORSO), T_cam_torso=track.T_cam_torso, tracked=track.tracked)
+    reference = int(poses["reference"])
+    T_cam_torso = steady_poses(track.T_cam_torso, poses["segment"])
+    # Head and torso are one body in the reference frame; the smoothing has moved either by a hair.
+    T_cam_torso = T_cam_torso @ np.linalg.inv(T_cam_torso[reference]) @ poses["T_cam_head"][reference]
+    schema.save_arrays(folder.path(schema.TORSO), T_cam_torso=T_cam_torso, tracked=track.tracked)
     share = float(track.tracked.mean())
     folder.header["report"] |= {
         "torso_tracked_share": round(share, 4),
@@ -371,10 +376,10 @@ STEPS = (
         run_pose,
         (schema.POSE,),
         lambda c: {"adjust": asdict(c.pose), "align": asdict(c.align)},
-        version=3,
+        version=4,
     ),
     Step("expression", run_expression, (schema.EXPRESSION,), lambda c: {}),
-    Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=2),
+    Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=3),
     Step("background", run_background, (schema.PLATE, schema.PLATES), lambda c: {}, version=3),
     Step("cloud", run_cloud, (schema.CLOUD,), lambda c: asdict(c.cloud), version=4),
 )
