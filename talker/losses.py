@@ -9,33 +9,21 @@ import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from talker.errors import BackendError
+from talker.ssim import ssim_map
 from talker.torchvision_fix import ensure_torchvision
 
-SSIM_WINDOW = 11
-"""Pixels; the Gaussian window of the original SSIM, standard deviation 1.5."""
-
-_C1, _C2 = 0.01**2, 0.03**2
 _LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"
 
 
 def l1(image: Tensor, truth: Tensor) -> Tensor:
     """Absolute difference, entry by entry."""
     return (image - truth).abs()
-
-
-def ssim_map(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity [H, W, 3] around every pixel (Wang et al. 2004); black beyond the border.
-
-    Gradients reach ``image`` only.
-    """
-    return cast(Tensor, _SSIM.apply(image, truth))
 
 
 def dssim(image: Tensor, truth: Tensor) -> Tensor:
@@ -90,54 +78,6 @@ def lpips(image: Tensor, truth: Tensor) -> Tensor:
     network = _lpips_network(image.device)
     pair = [(2 * x - 1).permute(2, 0, 1)[None] for x in (image, truth)]
     return network(*pair).reshape(())
-
-
-class _SSIM(torch.autograd.Function):
-    """The map and its gradient written out: half the convolutions and a third of the memory of autograd's."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, truth: Tensor) -> Tensor:
-        # Stacked along the channels the images are already in the layout a CPU convolves fastest.
-        stack = torch.cat((image, truth, image * image, truth * truth, image * truth), -1)
-        a, b, aa, bb, ab = _blur(stack).split(image.shape[-1], -1)
-        mean = 2 * a * b + _C1
-        spread = 2 * (ab - a * b) + _C2
-        p = 1 / (a * a + b * b + _C1)
-        q = 1 / (aa - a * a + bb - b * b + _C2)
-        ssim = mean * spread * p * q
-        ctx.save_for_backward(image, truth, a, b, mean, spread, p, q, ssim)
-        return ssim
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        image, truth, a, b, mean, spread, p, q, ssim = ctx.saved_tensors
-        weighted = grads[0] * ssim
-        to_ab = 2 * grads[0] * mean * p * q
-        to_aa = -weighted * q
-        to_a = 2 * (grads[0] * b * (spread - mean) * p * q + weighted * a * (q - p))
-        # The window is symmetric: its transpose is itself.
-        a, aa, ab = _blur(torch.cat((to_a, to_aa, to_ab), -1)).split(image.shape[-1], -1)
-        return a + 2 * image * aa + truth * ab, None
-
-
-def _blur(stack: Tensor) -> Tensor:
-    """Every channel of [H, W, C] under the Gaussian window."""
-    channels = stack.shape[-1]
-    window = _window(stack.dtype, stack.device)
-    pad = SSIM_WINDOW // 2
-    down = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    right = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    image = stack.permute(2, 0, 1)[None]
-    image = F.conv2d(image, down, padding=(pad, 0), groups=channels)
-    image = F.conv2d(image, right, padding=(0, pad), groups=channels)
-    return image[0].permute(1, 2, 0)
-
-
-@cache
-def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
-    offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
-    weight = torch.exp(-(offset**2) / (2 * 1.5**2))
-    return (weight / weight.sum()).to(device, dtype)
 
 
 def _trunk_file() -> Path:

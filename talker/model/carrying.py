@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talker.fused import FASTMATH, SHARES, applies, kernel, share_out
 from talker.geometry import matrix_to_quat
 from talker.model.canonical import CanonicalGaussians, Offsets, activate, pose, raw_values
-from talker.model.kernels import FASTMATH, SHARES, applies, kernel, share_out
 from talker.types import Gaussians
 
 _SUMS = 32
