@@ -1,6 +1,6 @@
 """How well heads are tracked: prepare a film of the synthetic speaker, whose true poses are known.
 
-    python benchmarks/bench_pose.py [--seconds 20] [--size 512] [--seeds 0 1 2]
+    python -m benchmarks.bench_pose [--seconds 20] [--size 512] [--seeds 0 1 2]
 
 Writes ``benchmarks/results/pose.json``. The head frame is a convention, so one constant turn between the estimated
 and the true frame is taken out before angles are compared; the reprojection error is that of the fitted face's rigid
@@ -83,7 +83,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results.append(measure(a.seconds, a.size, seed, Path(folder)))
         print(json.dumps(results[-1], indent=1), file=sys.stderr)
-    command = "python " + " ".join(sys.argv)
+    command = " ".join(["python -m benchmarks.bench_pose", *sys.argv[1:]])
     OUT.write_text(
         json.dumps(
             {"command": command, "commit": commit(), "machine": machine(), "results": results}, indent=1

@@ -1,6 +1,6 @@
 """How fast the CPU renderer is: forward, forward and backward, first start and warm start.
 
-    python benchmarks/bench_render.py [--n 10000 30000 60000] [--size 128 256 512] [--threads 1 2] [--seconds 5]
+    python -m benchmarks.bench_render [--n 10000 30000 60000] [--size 128 256 512] [--threads 1 2] [--seconds 5]
 
 Writes ``benchmarks/results/render.json`` with the command, the commit and the machine. Times with one thread are
 CPU time of that thread, which other load disturbs less; with several threads they are wall time. Best and median.
@@ -162,7 +162,7 @@ def main() -> None:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     report = {
-        "command": "python benchmarks/bench_render.py " + " ".join(sys.argv[1:]),
+        "command": "python -m benchmarks.bench_render " + " ".join(sys.argv[1:]),
         "commit": commit.stdout.strip(),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "load_at_start": os.getloadavg()[0]},
         "versions": {

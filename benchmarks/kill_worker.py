@@ -1,6 +1,6 @@
 """What a kill costs: ``kill -9`` the worker at random moments while it trains a clip, and see how the job ends.
 
-    python benchmarks/kill_worker.py CLIP [--kills 10] [--size 256] [--seed 0]
+    python -m benchmarks.kill_worker CLIP [--kills 10] [--size 256] [--seed 0]
 
 Writes ``benchmarks/results/kill_worker.json``: per kill the stage, the step, and the seconds of work lost (from the
 newest checkpoint to the kill); whether stage 1 was ever entered again after stage 2 had begun; how the job ended.
@@ -108,7 +108,7 @@ def main() -> None:
             k: v for k, v in job.summary.get("metrics", {}).items() if k in ("psnr", "psnr_mouth", "mouth_r")
         },
     }
-    record = {"command": "python " + " ".join([sys.argv[0], a.clip.name, *sys.argv[2:]])}
+    record = {"command": " ".join(["python -m benchmarks.kill_worker", a.clip.name, *sys.argv[2:]])}
     record |= {"commit": commit(), "machine": machine(), "results": results}
     OUT.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(results, indent=1))
