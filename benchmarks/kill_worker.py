@@ -54,11 +54,10 @@ class Trial:
         return {"stage": job.stage, "step": job.step, "lost_s": round(now - self._saved(), 1)}
 
     def _saved(self) -> float:
-        """When the newest checkpoint, or else the newest file of the preparation, was written."""
-        folder = self.queue.store.folder(self.job_id)
-        manifests = list(folder.glob("avatar.state/*/manifest.json"))
-        written = manifests or [p for p in folder.rglob("*") if p.is_file()]
-        return max(p.stat().st_mtime for p in written)
+        """When the newest checkpoint was written; before there is one, when this attempt began its stage."""
+        manifests = self.queue.store.folder(self.job_id).glob("avatar.state/*/manifest.json")
+        began = [event["t"] for event in self.queue.events(self.job_id)[0] if event["type"] == "stage"]
+        return max((path.stat().st_mtime for path in manifests), default=max(began))
 
     def reached(self, aim: int, n_static: int) -> bool:
         """Whether the job is at step ``aim``, counted over both stages, or at its end."""
