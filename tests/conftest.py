@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from talker.dataset.reader import TalkingHeadDataset
 
 LATE_MODULES = ("test_jobs", "test_worker", "test_train_space", "test_end_to_end", "test_app", "test_studio")
 
@@ -18,3 +23,13 @@ def _lateness(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_lateness)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
+    """The tiny dataset whose every value is known; modules with footage of their own have their own."""
+    from core_support import write_dataset
+
+    from talker.dataset.reader import TalkingHeadDataset
+
+    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))

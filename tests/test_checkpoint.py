@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from core_support import stir, tiny_avatar, tiny_model, write_dataset
+from core_support import stir, tiny_avatar, tiny_model
 from safetensors.torch import load_file, save_file
 
 from talker.checkpoint import (
@@ -35,11 +35,6 @@ from talker.train.build import build
 from talker.types import SAMPLE_RATE, Speech
 
 SPEECH = Speech((0.2 * np.sin(np.arange(SAMPLE_RATE // 5) / 9)).astype(np.float32))
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
-    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
 
 
 def card(avatar: Avatar) -> AvatarCard:

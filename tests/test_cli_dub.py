@@ -21,11 +21,6 @@ K = np.array([[2.2 * SIZE, 0, SIZE / 2], [0, 2.2 * SIZE, SIZE / 2], [0, 0, 1]], 
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
-    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
-
-
-@pytest.fixture(scope="module")
 def avatar(dataset: TalkingHeadDataset) -> Avatar:
     made, _ = tiny_avatar(dataset)
     with torch.no_grad():  # another face than the clip's, so that pasting is seen

@@ -9,11 +9,11 @@ import pytest
 from dataset_support import SECONDS, SIZE, film, noise, speaker, speaker_arrays
 from media_support import tone
 
+from benchmarks.bench_pose import angles_off, reprojection
 from talker.dataset import schema
 from talker.dataset.pipeline import STEPS
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
-from talker.dataset.steps.mesh import RIGID
 from talker.errors import DatasetError, TrackingError, VideoError
 from talker.events import Event, Finished, StageStarted
 from talker.types import EXPRESSION_DIM, FPS, SAMPLE_RATE
@@ -100,30 +100,17 @@ def test_the_torso_is_described_in_the_reference_frame(dataset) -> None:
     np.testing.assert_allclose(dataset.T_cam_torso[at], dataset.T_cam_head[at], atol=1e-4)
 
 
-def degrees_off(estimated: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Angles [T] between rotations [T, 3, 3] after the one constant turn of the head frame is taken out."""
-    u, _, vt = np.linalg.svd((true.transpose(0, 2, 1) @ estimated).mean(0))
-    turn = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
-    rest = (true @ turn).transpose(0, 2, 1) @ estimated
-    return np.degrees(np.arccos(np.clip((np.trace(rest, axis1=1, axis2=2) - 1) / 2, -1, 1)))
-
-
 def test_head_poses_are_the_true_ones(dataset) -> None:
     true = speaker()[1].T_cam_head[dataset.valid]
-    error = degrees_off(dataset.T_cam_head[dataset.valid][:, :3, :3], true[:, :3, :3])
-    moved = degrees_off(np.repeat(true[:1, :3, :3], len(true), axis=0), true[:, :3, :3])
+    error = angles_off(dataset.T_cam_head[dataset.valid][:, :3, :3], true[:, :3, :3])
+    moved = angles_off(np.repeat(true[:1, :3, :3], len(true), axis=0), true[:, :3, :3])
     assert np.median(moved) > 1.0, "a head that keeps still would prove nothing"
     assert np.median(error) < 1.0
 
 
 def test_the_fitted_face_is_projected_onto_its_landmarks(dataset) -> None:
-    index = np.flatnonzero(dataset.valid)
-    assert len(index) > 0.9 * len(dataset)
-    T, K = dataset.T_cam_head[index], dataset.K.numpy()
-    camera = np.einsum("tij,pj->tpi", T[:, :3, :3], dataset.shape[RIGID]) + T[:, None, :3, 3]
-    pixels = camera[..., :2] / camera[..., 2:] * np.diag(K)[:2] + K[:2, 2]
-    error = np.linalg.norm(pixels - dataset.landmarks[index][:, RIGID, :2], axis=-1) * 512 / SIZE
-    assert np.median(error) < 1.5
+    assert dataset.valid.mean() > 0.9
+    assert np.median(reprojection(dataset)) < 1.5
 
 
 def test_mouth_opening_follows_the_truth(dataset) -> None:

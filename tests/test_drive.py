@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from core_support import SIZE, stir, tiny_avatar, write_dataset
+from core_support import SIZE, stir, tiny_avatar
 
 import talker.drive as module
 from talker.dataset.reader import TalkingHeadDataset
@@ -29,11 +29,6 @@ from talker.model.avatar import Avatar
 from talker.types import BLINK_LEFT, BLINK_RIGHT, BROW_LEFT, FPS, SAMPLE_RATE, MotionTrack, Speech
 
 LENGTHS = (1, 2, 3, 7, 24, 25, 26, 50, 51, 52, 80, 300)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
-    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
 
 
 @pytest.fixture(scope="module")

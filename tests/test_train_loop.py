@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from core_support import tiny_avatar, write_dataset
+from core_support import tiny_avatar
 
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
@@ -44,11 +44,6 @@ STAGES = (
         ),
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
-    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
 
 
 def run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from core_support import tiny_avatar, write_dataset
+from core_support import tiny_avatar
 
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import CheckpointError, ConfigError
@@ -22,11 +22,6 @@ STAGES = (
     Stage("static", 9, static=True),
     Stage("deform", 9, density=DensityConfig(kind="standard", max_gaussians=500)),
 )
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
-    return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ The grids of all planes and levels are rows of one table, and a bilinear read is
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal, cast
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talker.errors import ConfigError
+from talker.fused import applies
 from talker.model import kernels
 
 PLANES = ((0, 1), (0, 2), (1, 2))
@@ -29,7 +31,7 @@ _HASH_PRIME = 2_654_435_761  # Instant-NGP, eq. 4: the first axis is multiplied 
 EncoderKind = Literal["triplane_hash", "triplane_dense", "embedding"]
 
 
-class Encoding(nn.Module):
+class Encoding(nn.Module, ABC):
     """Common face of the encodings.
 
     Attributes:
@@ -40,9 +42,9 @@ class Encoding(nn.Module):
     out_dim: int
     embedding_dim: int = 0
 
+    @abstractmethod
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Encode positions ``x`` [N, 3] in -1..1 (and vectors [N, D]) as rows [N, out_dim]."""
-        raise NotImplementedError
 
 
 class _Planes(Encoding):
@@ -81,7 +83,7 @@ class _Planes(Encoding):
 
     def read(self, x: Tensor) -> Tensor:
         """Features [N, G, C] at ``x`` [N, 3] in -1..1; outside the border's."""
-        if kernels.applies(x, self.table):
+        if applies(x, self.table):
             return cast(Tensor, kernels.Planes.apply(x, self.table, self.groups))
         rows, weights = self.corners(x)
         weights = weights.reshape(-1, 4)

@@ -11,6 +11,7 @@ All map spatial [N, d] and tokens [K, d] to [N, d]. What depends on the spatial 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -37,16 +38,16 @@ def morton_order(points: Tensor) -> Tensor:
     return code.argsort(stable=True)
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Common face of the three ways."""
 
+    @abstractmethod
     def prepare(self, spatial: Tensor, order: Tensor | None = None) -> Prepared:
         """Everything that depends on ``spatial`` [N, d] (and its spatial ``order`` [N]) alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fuse(self, prepared: Prepared, tokens: Tensor) -> Tensor:
         """Finish for one frame's ``tokens`` [K, d]: rows [N, d]."""
-        raise NotImplementedError
 
     def forward(self, spatial: Tensor, tokens: Tensor, order: Tensor | None = None) -> Tensor:
         """Fuse ``spatial`` [N, d] with ``tokens`` [K, d]; ``order`` [N] as from ``morton_order``."""

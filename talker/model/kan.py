@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talker.errors import CheckpointError, ConfigError
+from talker.fused import applies
 from talker.model import kernels
 
 
@@ -147,7 +148,7 @@ class KANLinear(nn.Module):
         return (base + spline).reshape(*x.shape[:-1], self.out_features)
 
     def _splines(self, x: Tensor, inputs: slice, coefficients: Tensor) -> Tensor:
-        if self.spline_order == 3 and kernels.applies(x, coefficients):
+        if self.spline_order == 3 and applies(x, coefficients):
             grid = self.grid[inputs]
             rate = (grid.shape[1] - 1) / (grid[:, -1] - grid[:, 0])
             return cast(Tensor, kernels.CubicSplines.apply(x, coefficients, grid[:, 0], rate))

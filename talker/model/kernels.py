@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talker.fused import FASTMATH, SHARES, applies, kernel, share_out
-
-__all__ = ["CubicSplines", "Planes", "applies"]
+from talker.fused import FASTMATH, SHARES, kernel, share_out
 
 _BLOCK = 32  # rows whose sums stay in the first-level cache while the inputs are walked through
 _LANES = 8
