@@ -14,6 +14,8 @@ from fake_hub import FakeHub
 
 from talker.hub import Hub
 
+ID = "alice/zoe"
+
 
 @pytest.fixture
 def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -91,4 +93,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
-__all__ = ["alice", "anybody", "avatar", "avatar_template", "bob", "contents", "fake", "full_avatar", "waits"]
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "pulled" / "avatar"
+
+
+@pytest.fixture
+def seeded(fake: FakeHub, avatar_template: Path) -> str:
+    """A public avatar on the server; its commit."""
+    return fake.seed(ID, contents(avatar_template) | {"README.md": b"---\ntags: [talker-avatar]\n---\n"})
+
+
+__all__ = ["alice", "anybody", "avatar", "avatar_template", "bob", "contents", "fake", "full_avatar"]
+__all__ += ["out", "seeded", "waits"]
