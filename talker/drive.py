@@ -1,4 +1,4 @@
-"""Speech in, frames out: any length, one frame in memory at a time.
+"""Speech in, frames out: any length, a few frames in memory at a time.
 
 Head motion comes from the clip's own track, walked back and forth so that it never jumps; blinks are made at natural
 intervals; where nobody speaks the mouth rests closed.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
 
 from talker.audio.activity import speech_activity
 from talker.audio.features import get_encoder
-from talker.audio.windows import windows
+from talker.audio.windows import window_blocks
 from talker.errors import AudioError, CheckpointError, ConfigError
-from talker.frame import render_frame, to_uint8
+from talker.frame import draw_frame
 from talker.geometry import matrix_to_rotvec, rotvec_to_matrix
 from talker.model.avatar import Avatar
 from talker.render import Backend
+from talker.threads import map_ahead
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, Driving, MotionTrack, Speech
 
 MIN_WALK_FRAMES = 2
@@ -58,7 +60,7 @@ def drive(
     signals: torch.Tensor | None = None,
     backend: Backend = "auto",
 ) -> Iterator[np.ndarray]:
-    """Frames [H, W, 3] uint8 of ``avatar`` speaking ``speech``, made one at a time.
+    """Frames [H, W, 3] uint8 of ``avatar`` speaking ``speech``, made a few ahead of the caller.
 
     Args:
         avatar: The avatar.
@@ -74,24 +76,28 @@ def drive(
     if len(speech.waveform) == 0:
         raise AudioError("audio.empty", "There is no sound to speak.", todo="Choose another recording.")
     n_frames = speech.n_frames if signals is None else len(signals)
-    rows = speech_signals(avatar, speech, config) if signals is None else signals
+    blocks = signal_blocks(avatar, speech, config) if signals is None else iter([signals])
     motion = follow(track, n_frames) if track is not None else own_motion(avatar.track, n_frames, config)
     factor = 1.0 if config.size is None else config.size / avatar.camera.width
     camera = avatar.camera if factor == 1.0 else avatar.camera.scaled(factor)
     plate = avatar.plate if factor == 1.0 else _resized(avatar.plate, camera.height, camera.width)
     with torch.inference_mode():
         prepared = avatar.prepare()
-        for index in range(n_frames):
-            driving = Driving(
-                rows[index],
-                torch.from_numpy(motion.expression[index]),
-                torch.from_numpy(motion.T_cam_head[index]),
-                torch.from_numpy(motion.T_cam_torso[index]),
-            )
-            frame = render_frame(
-                avatar, driving, camera=camera, plate=plate, prepared=prepared, backend=backend
-            )
-            yield to_uint8(frame.rgb).cpu().numpy()
+
+    def draw(moment: tuple[int, torch.Tensor]) -> np.ndarray:
+        index, signal = moment
+        driving = Driving(
+            signal,
+            torch.from_numpy(motion.expression[index]),
+            torch.from_numpy(motion.T_cam_head[index]),
+            torch.from_numpy(motion.T_cam_torso[index]),
+        )
+        frame = draw_frame(avatar, driving, camera=camera, plate=plate, prepared=prepared, backend=backend)
+        return frame.cpu().numpy()
+
+    # A GPU works through frames in order anyway; on a CPU whole frames side by side keep every core busy.
+    moments = enumerate(chain.from_iterable(blocks))
+    yield from map_ahead(draw, moments) if avatar.plate.device.type == "cpu" else map(draw, moments)
 
 
 def speech_signals(avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()) -> torch.Tensor:
@@ -100,21 +106,30 @@ def speech_signals(avatar: Avatar, speech: Speech, config: DriveConfig = DriveCo
     Raises:
         CheckpointError: The avatar was made for other audio features than this version computes.
     """
+    return torch.cat(list(signal_blocks(avatar, speech, config)))
+
+
+def signal_blocks(
+    avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()
+) -> Iterator[torch.Tensor]:
+    """``speech_signals`` a block of frames at a time, while later sound is still being listened to."""
     encoder = get_encoder(avatar.audio_encoder)
     width = avatar.config.motion.window
-    activity = speech_activity(speech.waveform, speech.n_frames)
-    features = windows(encoder.encode(speech.waveform), speech.n_frames, width=width)
-    expected = avatar.config.face.signal_dim if avatar.motion is None else len(avatar.motion.mean)
-    if expected != (features.shape[2] if avatar.motion is None else features[0].size):
+    known = encoder.dim if avatar.motion is None else encoder.dim * width
+    if known != (avatar.config.face.signal_dim if avatar.motion is None else len(avatar.motion.mean)):
         raise CheckpointError(
             "avatar.sound",
             f"This avatar listens to other features than {encoder.name} gives.",
             todo="Fetch or create it again.",
         )
-    rows = avatar.signals(features, activity)
-    if avatar.motion is None or config.intensity == 1.0:
-        return rows
-    return avatar.motion.rest + config.intensity * (rows - avatar.motion.rest)
+    activity = speech_activity(speech.waveform, speech.n_frames)
+    done = 0
+    for block in window_blocks(encoder.parts(speech.waveform), speech.n_frames, width=width):
+        rows = avatar.signals(block, activity[done : done + len(block)])
+        done += len(block)
+        if avatar.motion is not None and config.intensity != 1.0:
+            rows = avatar.motion.rest + config.intensity * (rows - avatar.motion.rest)
+        yield rows
 
 
 def follow(track: MotionTrack, n_frames: int) -> MotionTrack:

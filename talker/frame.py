@@ -11,7 +11,7 @@ from talker.model.avatar import FACE, MOUTH, Avatar
 from talker.model.canonical import Offsets
 from talker.model.fusion import Prepared
 from talker.render import Backend, rasterize
-from talker.render.compose import compose
+from talker.render.compose import compose, compose_uint8
 from talker.types import Camera, Driving, RenderOutput
 
 
@@ -50,7 +50,8 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
         backend: See ``talker.render.rasterize``.
     """
     camera = camera or avatar.camera
-    outputs, offsets = {}, {}
+    outputs: dict[str, RenderOutput] = {}
+    offsets: dict[str, Offsets | None] = {}
     for name in avatar.branches:
         cached = None if prepared is None else prepared[name]
         gaussians, offsets[name] = avatar.gaussians(
@@ -62,6 +63,21 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
     return Frame(rgb, outputs, offsets)
 
 
-def to_uint8(rgb: Tensor) -> Tensor:
-    """Displayable [H, W, 3] uint8 of RGB 0..1."""
-    return (rgb.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+def draw_frame(
+    avatar: Avatar,
+    driving: Driving,
+    *,
+    camera: Camera,
+    plate: Tensor,
+    prepared: dict[str, Prepared],
+    backend: Backend = "auto",
+) -> Tensor:
+    """What ``render_frame`` renders as bytes [H, W, 3], nothing kept for training; arguments as there."""
+    with torch.inference_mode():
+        outputs = {
+            name: rasterize(
+                avatar.gaussians(name, driving, prepared=prepared[name])[0], camera, backend=backend
+            )
+            for name in avatar.branches
+        }
+        return compose_uint8(outputs[FACE], outputs.get(MOUTH), plate)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numba
 import torch
 from torch import Tensor
+
+from talker import threads
 
 SHARES = 8
 # Sums may be reordered (that is what vectorises them); NaN and infinity keep their meaning.
@@ -40,19 +40,13 @@ def kernel(function: Callable) -> Callable:
         config.CACHE_DIR = before
 
 
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # per process: threads do not survive a fork
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"talker-model-{process}")
-
-
 def share_out(task: Callable[[int, int, int], None], n_items: int) -> None:
-    """Run ``task(share, start, stop)`` over a fixed partition of ``n_items``, on torch's number of threads."""
+    """Run ``task(share, start, stop)`` over a fixed partition of ``n_items``, on as many threads as there are."""
     borders = [n_items * i // SHARES for i in range(SHARES + 1)]
-    shares = [(i, borders[i], borders[i + 1]) for i in range(SHARES)]
-    threads = torch.get_num_threads()
-    if threads == 1:
-        for share in shares:
-            task(*share)
-        return
-    for done in [_pool(os.getpid(), threads).submit(task, *share) for share in shares]:
-        done.result()
+    n_threads = min(threads.n_threads(), SHARES)
+
+    def several(thread: int) -> None:
+        for i in range(thread, SHARES, n_threads):
+            task(i, borders[i], borders[i + 1])
+
+    threads.run(several, n_threads)

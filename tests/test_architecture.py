@@ -19,6 +19,7 @@ LAYERS = (
         "atomic",
         "safe_files",
         "memory",
+        "threads",
         "fused",
         "sandbox",
         "sniff",
@@ -40,6 +41,7 @@ SAME_LAYER = {
     ("types", "errors"),
     ("geometry", "types"),
     ("events", "types"),
+    ("fused", "threads"),
 }
 SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
 SAME_LAYER |= {("model_card", "checkpoint"), ("__main__", "cli")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from talker.audio.features import AudioEncoder, get_encoder, n_rows
-from talker.audio.windows import windows
+from talker.audio.windows import window_blocks, windows
 from talker.errors import BackendError, ConfigError
 
 OFFLINE = ("mel", "phones", "mel+phones")
@@ -115,7 +116,7 @@ def test_mel_bands_follow_the_frequency() -> None:
 
 def test_phones_are_heard() -> None:
     """Vowel-like sound has little silence in it, a quiet hiss much."""
-    from talker.audio.phones import PHONES
+    from talker.audio.phone_scores import PHONES
 
     rng = np.random.default_rng(0)
     sound = voice(4.0).copy()
@@ -220,3 +221,39 @@ def test_windows_are_centred_and_padded() -> None:
 def test_windows_of_a_part_are_those_of_the_whole() -> None:
     rows = np.random.default_rng(0).standard_normal((200, 3))
     np.testing.assert_array_equal(windows(rows, 100)[:50], windows(rows, 50))
+
+
+@pytest.mark.parametrize("lengths", [(200,), (1, 1, 198), (60, 70, 70), (150, 50)])
+@pytest.mark.parametrize("width", [1, 4, 20, 33])
+@pytest.mark.parametrize("n_frames", [3, 100, 120])
+def test_windows_of_parts_are_those_of_the_whole(lengths: tuple[int, ...], width: int, n_frames: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 3))
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    blocks = list(window_blocks(parts, n_frames, width=width))
+    np.testing.assert_array_equal(np.concatenate(blocks), windows(rows, n_frames, width=width))
+
+
+def test_windows_come_before_the_last_part() -> None:
+    parts = iter([np.zeros((100, 1)), np.zeros((100, 1))])
+    first = next(window_blocks(parts, 100))
+    assert 40 <= len(first) < 50
+    assert next(parts, None) is not None, "the second part was not asked for"
+
+
+def test_a_long_recording_is_heard_in_parts_and_leaves_the_process_free() -> None:
+    """Children score it, so that other threads go on: the decoder would hold Python's lock all the while."""
+    sound, ticks, done = voice(24.0), [], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.01):
+            ticks.append(1)
+
+    beside = threading.Thread(target=tick)
+    beside.start()
+    try:
+        parts = list(encoder("phones").parts(sound))
+    finally:
+        done.set()
+        beside.join()
+    assert [len(part) for part in parts] == [500, 500, 200]
+    assert len(ticks) > 20

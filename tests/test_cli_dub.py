@@ -13,8 +13,9 @@ from talker.cli.dub import face_mask, over
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.mesh import CHIN, FACE_OVAL, FOREHEAD
 from talker.drive import DriveConfig
-from talker.frame import render_frame, to_uint8
+from talker.frame import render_frame
 from talker.model.avatar import Avatar
+from talker.render.compose import to_uint8
 from talker.types import FPS, SAMPLE_RATE, Driving, Speech
 
 K = np.array([[2.2 * SIZE, 0, SIZE / 2], [0, 2.2 * SIZE, SIZE / 2], [0, 0, 1]], np.float32)

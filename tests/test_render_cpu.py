@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from talker import threads
 from talker.errors import BackendError, ConfigError
 from talker.render import Backend, rasterize, warmup
-from talker.render.cpu import threads
 from talker.render.cpu.blend import blend
 from talker.render.cpu.jit import cache_root
 from talker.render.cpu.memory import keep_freed_memory

@@ -13,7 +13,8 @@ them share three properties the model relies on:
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,16 +33,21 @@ SILENCE_MIN_S = 0.1
 ENCODERS = ("auto", "mel", "phones", "mel+phones", "hubert", "wav2vec2")
 
 
-class AudioEncoder(Protocol):
+class AudioEncoder(ABC):
     """Maps a recording to features."""
 
     name: str
     dim: int
-    silence: np.ndarray  # [dim] float32: the row of digital silence
+    silence: np.ndarray
+    """[dim] float32: the row of digital silence."""
+
+    @abstractmethod
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
+        """The rows of ``encode``, in order, a part [P, dim] at a time; of long recordings the first comes early."""
 
     def encode(self, waveform: np.ndarray) -> np.ndarray:
         """Features [T, dim] float32 of [S] float32 samples at ``SAMPLE_RATE``; T = ``n_rows(S)``."""
-        ...
+        return np.concatenate(list(self.parts(waveform)))
 
 
 def n_rows(n_samples: int) -> int:
@@ -119,7 +125,7 @@ def speech_gain(waveform: np.ndarray) -> float:
     return float(min(40.0, 10 ** ((-20.0 - np.percentile(heard, 95)) / 20))) if len(heard) else 1.0
 
 
-class MelEncoder:
+class MelEncoder(AudioEncoder):
     """Log-mel bands, each relative to its mean over the recording's active speech.
 
     The power spectrum of 25 ms Hann windows every 10 ms goes through triangular mel filters; two frames are
@@ -144,14 +150,14 @@ class MelEncoder:
         self._filters = _mel_filters(self.N_BANDS, self._FFT, self._LOW_HZ, self._HIGH_HZ)
         self._window = np.hanning(self._WINDOW).astype(np.float32)
 
-    def encode(self, waveform: np.ndarray) -> np.ndarray:
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`AudioEncoder`."""
         bands = self._log_bands(waveform)
         active = active_rows(waveform)
         level = self._speech_level(bands, active)
         rows = np.clip((bands - level) / self.SCALE, -self.LIMIT, self.LIMIT).astype(np.float32)
         rows[silent_rows(waveform)] = self.silence
-        return rows
+        yield rows
 
     def _log_bands(self, waveform: np.ndarray) -> np.ndarray:
         """[T, N_BANDS] natural logarithm of the power in each band."""

@@ -11,35 +11,27 @@ window).
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from talker.audio.features import HOP, MelEncoder, n_rows, silent_rows, speech_gain
+from talker.audio.features import HOP, AudioEncoder, MelEncoder, n_rows, silent_rows, speech_gain
+from talker.audio.phone_scores import PHONES, STATES, make_decoder, scores, scores_apart
+from talker.threads import map_ahead
 from talker.types import SAMPLE_RATE
 
-_NAMES = """
-    +NSN+ +SPN+ AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG
-    OW OY P R S SH SIL T TH UH UW V W Y Z ZH
-"""
-PHONES = tuple(_NAMES.split())
-"""In the order of the model's states: noise, spoken noise, then the CMU phone set with silence."""
-_STATES = 3
 _SILENCE = PHONES.index("SIL")
 
 TEMPERATURE = 0.4
 """Factor on the scores: those of neighbouring frames are far from independent, so they are overconfident."""
-_SCORE_TO_NATS = 1024 * np.log(1.0001)
-"""Scores are logarithms to the base 1.0001, shifted right by ten bits, relative to the frame's best state."""
-_UNSEEN = 500
-"""Score of a state the search had switched off; larger than any that occurs."""
 
-CHUNK_S = 60.0
+CHUNK_S = 10.0
 CONTEXT_S = 2.0
 """Long recordings go through the decoder in chunks, with so much sound before and after that is thrown away."""
 
 
-class PhoneEncoder:
+class PhoneEncoder(AudioEncoder):
     """Square roots of the phone probabilities, brought to about zero mean and unit deviation over speech."""
 
     name = "phones"
@@ -54,101 +46,64 @@ class PhoneEncoder:
         rest[_SILENCE] = self._SILENCE_SHARE
         self.silence = self._scaled(rest)
         with tempfile.TemporaryDirectory(prefix="talker-phones-") as folder:
-            self._decoder(Path(folder))  # fails now, not at the first recording
+            make_decoder(Path(folder))  # fails now, not at the first recording
 
-    def encode(self, waveform: np.ndarray) -> np.ndarray:
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`AudioEncoder`."""
         rows, silent = n_rows(len(waveform)), silent_rows(waveform)
-        result = np.tile(self.silence, (rows, 1))
         if silent.all():
-            return result
-        # The decoder takes 16 bits, and its acoustic model heard speech at ordinary levels.
-        waveform = waveform * speech_gain(waveform)
+            yield np.tile(self.silence, (rows, 1))
+            return
+        gain = speech_gain(waveform)  # the acoustic model heard speech at ordinary levels
         chunk, context = round(CHUNK_S * SAMPLE_RATE), round(CONTEXT_S * SAMPLE_RATE)
-        for start in range(0, len(waveform), chunk):
+        starts = range(0, len(waveform), chunk)
+        listen = scores if len(starts) == 1 else scores_apart
+
+        def encode(start: int) -> np.ndarray:
             low, high = max(0, start - context), min(len(waveform), start + chunk + context)
-            scores = self._scores(waveform[low:high])
             first, last = start // HOP, min(rows, (start + chunk) // HOP)
-            result[first:last] = self._scaled(_probabilities(scores))[first - low // HOP : last - low // HOP]
-        result[silent] = self.silence
-        return result
+            probabilities = _probabilities(listen(_pcm(waveform[low:high] * gain)), n_rows(high - low))
+            part = self._scaled(probabilities)[first - low // HOP : last - low // HOP]
+            part[silent[first:last]] = self.silence
+            return part
+
+        yield from map_ahead(encode, starts)
 
     def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
         return (np.sqrt(probabilities) - self._MEAN) / self._SCALE
 
-    def _scores(self, waveform: np.ndarray) -> np.ndarray:
-        """[2 n_rows, states] nats <= 0, two frames a row."""
-        rows = n_rows(len(waveform))
-        # The decoder's 25.6 ms frames start at multiples of 10 ms: shifting the sound by 8 ms centres pairs
-        # of them on their row. The padding at the end covers the last frames and the differences over time.
-        padded = np.pad(waveform, (128, rows * HOP - len(waveform) + 1600))
-        pcm = np.round(np.clip(padded, -1, 1) * 32767).astype("<i2").tobytes()
-        with tempfile.TemporaryDirectory(prefix="talker-phones-") as folder:
-            decoder = self._decoder(Path(folder))
-            decoder.start_utt()
-            decoder.process_raw(pcm, full_utt=True)
-            decoder.end_utt()
-            del decoder  # closes the log
-            (log,) = Path(folder).glob("*.sen")
-            scores = _read_scores(log.read_bytes())
-        return scores[: 2 * rows] * -_SCORE_TO_NATS
 
-    def _decoder(self, log: Path):
-        from pocketsphinx import Decoder, get_model_path
-
-        model = Path(get_model_path()) / "en-us"
-        # The all-phone search with context-independent units and no pruning keeps every state alive, so
-        # that the log of state scores is complete; its own result is not used.
-        return Decoder(
-            hmm=str(model / "en-us"),
-            allphone=str(model / "en-us-phone.lm.bin"),
-            allphone_ci=True,
-            beam=1e-300,
-            pbeam=1e-300,
-            wbeam=1e-300,
-            senlogdir=str(log),
-            loglevel="FATAL",
-        )
-
-
-class MelPhonesEncoder:
+class MelPhonesEncoder(AudioEncoder):
     """``mel`` and ``phones`` side by side: articulation seen twice, by its sound and by its meaning."""
 
     name = "mel+phones"
 
     def __init__(self) -> None:
-        self._parts = (MelEncoder(), PhoneEncoder())
-        self.dim = sum(part.dim for part in self._parts)
-        self.silence = np.concatenate([part.silence for part in self._parts])
+        self._mel, self._phones = MelEncoder(), PhoneEncoder()
+        self.dim = self._mel.dim + self._phones.dim
+        self.silence = np.concatenate([self._mel.silence, self._phones.silence])
 
-    def encode(self, waveform: np.ndarray) -> np.ndarray:
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`AudioEncoder`."""
-        return np.concatenate([part.encode(waveform) for part in self._parts], axis=1)
+        mel, at = self._mel.encode(waveform), 0
+        for phones in self._phones.parts(waveform):
+            yield np.concatenate([mel[at : at + len(phones)], phones], axis=1)
+            at += len(phones)
 
 
-def _probabilities(scores: np.ndarray) -> np.ndarray:
-    """[2 T, states] scores to [T, phones] probabilities."""
+def _pcm(waveform: np.ndarray) -> np.ndarray:
+    """Samples [S] as the decoder takes them, int16.
+
+    Its 25.6 ms frames start at multiples of 10 ms: shifting the sound by 8 ms centres pairs of them on their row. The
+    padding at the end covers the last frames and the differences over time.
+    """
+    padded = np.pad(waveform, (128, n_rows(len(waveform)) * HOP - len(waveform) + 1600))
+    return np.round(np.clip(padded, -1, 1) * 32767).astype(np.int16)
+
+
+def _probabilities(scores: np.ndarray, rows: int) -> np.ndarray:
+    """Scores [>= 2 rows, states], two to a row, to probabilities [rows, phones]."""
+    scores = scores[: 2 * rows]
     likelihood = np.exp(TEMPERATURE * (scores - scores.max(axis=1, keepdims=True)))
     likelihood /= likelihood.sum(axis=1, keepdims=True)
-    return likelihood.reshape(-1, 2, len(PHONES), _STATES).mean(axis=1).sum(axis=-1).astype(np.float32)
-
-
-def _read_scores(log: bytes) -> np.ndarray:
-    """Parse the decoder's log of state scores to [frames, states].
-
-    After a text header and a byte-order mark, each frame holds the number of active states (int16), the
-    steps from one active state to the next (uint8 each) and their scores (int16 each).
-    """
-    position = log.index(b"endhdr\n") + len(b"endhdr\n") + 4
-    frames: list[np.ndarray] = []
-    while position < len(log):
-        count = int.from_bytes(log[position : position + 2], "little")
-        position += 2
-        states = np.cumsum(np.frombuffer(log, np.uint8, count, position))
-        position += count
-        scores = np.full(len(PHONES) * _STATES, _UNSEEN, np.float32)
-        scores[states] = np.frombuffer(log, "<i2", count, position)
-        position += 2 * count
-        frames.append(scores)
-    frames[0] = frames[1]  # in the first frame only the start states are alive
-    return np.array(frames)
+    return likelihood.reshape(-1, 2, len(PHONES), STATES).mean(axis=1).sum(axis=-1).astype(np.float32)

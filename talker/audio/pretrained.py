@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from talker.audio.features import HOP, n_rows, silent_rows
+from talker.audio.features import HOP, AudioEncoder, n_rows, silent_rows
 from talker.audio.weights import cached_snapshot, has_weights
 from talker.errors import BackendError
 from talker.torchvision_fix import ensure_torchvision
@@ -22,7 +23,7 @@ CONTEXT_S = 2.0
 """Attention is quadratic in length: long recordings go through in chunks, with context that is thrown away."""
 
 
-class TransformerEncoder:
+class TransformerEncoder(AudioEncoder):
     """Last hidden states of a speech transformer with a 20 ms stride.
 
     The samples are brought to zero mean and unit variance over the recording, as the models were trained.
@@ -66,21 +67,20 @@ class TransformerEncoder:
         quiet = self._rows(np.zeros(SAMPLE_RATE, np.float32))
         self.silence = quiet[len(quiet) // 2]
 
-    def encode(self, waveform: np.ndarray) -> np.ndarray:
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`~talker.audio.features.AudioEncoder`."""
         rows, silent = n_rows(len(waveform)), silent_rows(waveform)
-        result = np.tile(self.silence, (rows, 1))
         if silent.all():
-            return result
+            yield np.tile(self.silence, (rows, 1))
+            return
         normal = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         chunk, context = round(CHUNK_S * SAMPLE_RATE), round(CONTEXT_S * SAMPLE_RATE)
         for start in range(0, len(waveform), chunk):
             low, high = max(0, start - context), min(len(waveform), start + chunk + context)
-            part = self._rows(normal[low:high].astype(np.float32))
             first, last = start // HOP, min(rows, (start + chunk) // HOP)
-            result[first:last] = part[first - low // HOP : last - low // HOP]
-        result[silent] = self.silence
-        return result
+            part = self._rows(normal[low:high].astype(np.float32))[first - low // HOP : last - low // HOP]
+            part[silent[first:last]] = self.silence
+            yield part
 
     @torch.inference_mode()
     def _rows(self, samples: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from talker.audio.features import FEATURE_RATE
@@ -23,6 +25,35 @@ def windows(features: np.ndarray, n_frames: int, *, fps: int = FPS, width: int =
     Returns:
         [n_frames, width, A], a copy.
     """
+    return features[np.clip(_rows_of(n_frames, fps, width), 0, len(features) - 1)]
+
+
+def window_blocks(
+    parts: Iterable[np.ndarray], n_frames: int, *, fps: int = FPS, width: int = 20
+) -> Iterator[np.ndarray]:
+    """``windows`` of features that come in parts [P, A]: blocks [B, width, A] of frames, each as soon as it can be.
+
+    Raises:
+        ValueError: There are no parts.
+    """
+    rows = _rows_of(n_frames, fps, width)
+    held, first, done = None, 0, 0  # rows kept, number of the first of them, frames given out
+    for part in parts:
+        held = part if held is None else np.concatenate([held, part])
+        ready = int(np.searchsorted(rows[:, -1], first + len(held)))
+        if ready > done:
+            yield held[np.maximum(rows[done:ready], 0) - first]
+            done = ready
+        if done < n_frames:  # what no later frame needs goes; something stays for the end to repeat
+            passed = int(np.clip(rows[done, 0] - first, 0, len(held) - 1))
+            held, first = held[passed:], first + passed
+    if held is None:
+        raise ValueError("no parts")
+    if done < n_frames:
+        yield held[np.clip(rows[done:], 0, first + len(held) - 1) - first]
+
+
+def _rows_of(n_frames: int, fps: int, width: int) -> np.ndarray:
+    """Numbers [n_frames, width] of each frame's rows, some before the first or after the last there is."""
     centre = np.round(np.arange(n_frames) * FEATURE_RATE / fps).astype(np.int64)
-    rows = centre[:, None] + np.arange(width) - width // 2
-    return features[np.clip(rows, 0, len(features) - 1)]
+    return centre[:, None] + np.arange(width) - width // 2

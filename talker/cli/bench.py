@@ -46,7 +46,7 @@ def _render(a: Namespace) -> Results:
     """A frame in memory: deform, pose, rasterise, composite, to bytes. Roofline: the rasteriser alone."""
     from talker.checkpoint import load_avatar
     from talker.drive import DriveConfig, own_motion, speech_signals
-    from talker.frame import render_frame, to_uint8
+    from talker.frame import draw_frame
     from talker.render import rasterize
     from talker.types import Driving
 
@@ -71,8 +71,7 @@ def _render(a: Namespace) -> Results:
                 avatar.gaussians(name, driving, prepared=prepared[name])
 
         def frame() -> None:
-            drawn = render_frame(avatar, next(controls), camera=camera, plate=plate, prepared=prepared)
-            to_uint8(drawn.rgb).numpy()
+            draw_frame(avatar, next(controls), camera=camera, plate=plate, prepared=prepared).numpy()
 
         first = next(controls)
         branches = [avatar.gaussians(name, first, prepared=prepared[name])[0] for name in avatar.branches]

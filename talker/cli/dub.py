@@ -19,8 +19,9 @@ from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.mesh import FACE_OVAL
 from talker.drive import DriveConfig, follow, speech_signals
-from talker.frame import render_frame, to_uint8
+from talker.frame import render_frame
 from talker.model.avatar import Avatar
+from talker.render.compose import to_uint8
 from talker.types import Driving, Speech
 
 CHIN_ROOM = 0.07

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from talker.fused import applies, kernel, share_out
 from talker.types import RenderOutput
 
 
@@ -18,3 +21,30 @@ def compose(face: RenderOutput, mouth: RenderOutput | None, plate: Tensor) -> Te
     The face's opacity between the lips decides what of the mouth is seen, so closed lips hide it.
     """
     return over(face, plate if mouth is None else over(mouth, plate))
+
+
+def compose_uint8(face: RenderOutput, mouth: RenderOutput | None, plate: Tensor) -> Tensor:
+    """``to_uint8(compose(face, mouth, plate))`` [H, W, 3], in one pass over the pixels where there is a kernel."""
+    back = plate if mouth is None else over(mouth, plate)
+    if not applies(face.rgb, face.alpha, back):
+        return to_uint8(over(face, back))
+    out = torch.empty(face.rgb.shape, dtype=torch.uint8)
+    arrays = [t.detach().contiguous().view(-1).numpy() for t in (face.rgb, face.alpha, back)]
+    pixels = out.view(-1).numpy()
+    share_out(lambda _, start, stop: _over_uint8(*arrays, pixels, start, stop), face.alpha.numel())
+    return out
+
+
+def to_uint8(rgb: Tensor) -> Tensor:
+    """Displayable [H, W, 3] uint8 of RGB 0..1."""
+    return (rgb.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
+@kernel
+def _over_uint8(rgb, alpha, back, out, start, stop):
+    zero, one, half, full = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
+    for pixel in range(start, stop):
+        behind = one - alpha[pixel]
+        for at in range(3 * pixel, 3 * pixel + 3):
+            value = rgb[at] + behind * back[at]
+            out[at] = np.uint8(min(max(value, zero), one) * full + half)

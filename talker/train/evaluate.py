@@ -19,9 +19,9 @@ from talker.dataset.steps.landmarks import find_landmarks
 from talker.drive import drive, follow, speech_signals, take_frames
 from talker.errors import DatasetError
 from talker.events import Evaluated, Event, Note, Progress, StageStarted
-from talker.frame import to_uint8
 from talker.model.avatar import Avatar
 from talker.render import rasterize
+from talker.render.compose import to_uint8
 from talker.train.regions import mouth_box
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
-from talker.frame import Frame, render_frame, to_uint8
+from talker.frame import Frame, render_frame
 from talker.losses import dssim, l1, lpips, lpips_available, offset_size, temporal_difference
 from talker.memory import keep_freed_memory
 from talker.model.deformation import POSE_DIM
+from talker.render.compose import to_uint8
 from talker.train.build import Conditioning
 from talker.train.regions import face_boxes
 from talker.train.sampling import FrameSampler

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from talker.render.cpu import threads
+from talker import threads
 from talker.render.cpu.blend import blend
 from talker.render.cpu.blend_backward import blend_backward, gather
 from talker.render.cpu.layout import RECORD, ROW, view_of
@@ -154,7 +154,7 @@ def rasterize_cpu(
     few = n < LANES  # the kernels take eight at a time
     g = gaussians.map(lambda t: t.to(torch.float32))
     g = _pad(g, LANES) if few else g
-    frame = _Frame(camera.to("cpu"), max(1, n_threads or torch.get_num_threads()))
+    frame = _Frame(camera.to("cpu"), max(1, n_threads or threads.n_threads()))
     means2d, conics = _Project.apply(g.means, g.quats, g.scales, g.opacities, g.colors, frame)
     means2d = means2d[:n] if few else means2d
     if means2d.requires_grad:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from talker.render.cpu import threads
+from talker import threads
 from talker.render.cpu.binning import BOX, fill, place_shares, sort_and_count
 from talker.render.cpu.depth_sort import depth_sort
 from talker.render.cpu.layout import RECORD, TILE
