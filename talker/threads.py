@@ -50,8 +50,8 @@ def n_threads() -> int:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Inside, work is not shared out further."""
+def alone() -> Iterator[None]:
+    """Inside the block this thread does its work by itself."""
     before, _here.alone = getattr(_here, "alone", False), True
     try:
         yield
@@ -69,7 +69,7 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
     workers = n_threads()
 
     def call(item: Item) -> Result:
-        with _alone():
+        with alone():
             return function(item)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="talker-ahead") as pool:

@@ -50,21 +50,31 @@ def measured(report: dict, *names: str) -> None:
 
 def test_render(avatar: Path) -> None:
     report = run(options("render", avatar=avatar))
-    measured(report, "frame", "deform", "roofline_rasteriser")
+    measured(report, "frame", "deform", "deform_uncached", "forward", "forward_backward", "reference")
+    measured(report, "kan_layer", "kan_layer_recursion")
     results = report["results"]
     assert results["gaussians"] == 410 and results["size"] == SIZE and results["threads"] >= 1
     assert results["frames_per_s"] == pytest.approx(1000 / results["frame_ms"], rel=0.01)
+    assert results["frame_over_rasteriser"] == pytest.approx(
+        results["frame_ms"] / results["forward_ms"], rel=0.01
+    )
     assert report["command"] == "python -m talker bench render --avatar tiny --seconds 0.3"
     assert run(options("render", avatar=avatar, size=64))["results"]["size"] == 64
 
 
 def test_drive(avatar: Path) -> None:
     report = run(options("drive", avatar=avatar, seconds=0.6, size=64))
-    measured(report, "frame", "encode")
+    measured(report)
     results = report["results"]
-    assert results["encode_samples"] == 15, "all frames of the speech are written"
-    assert 0 < results["first_frame_s"] < results["total_s"]
-    assert results["times_real_time"] == pytest.approx(0.6 / results["total_s"], rel=0.02)
+    for name in ("drawn", "written"):
+        assert 0 < results[f"{name}_first_s"] < results[f"{name}_total_s"]
+        assert results[f"{name}_frames_per_s"] == pytest.approx(15 / results[f"{name}_total_s"], rel=0.02)
+        assert results[f"{name}_cpu_ms"] > 0
+    for part in ("features", "deform", "rasterise", "to_bytes", "label", "encode"):
+        assert results[f"part_{part}_cpu_ms"] > 0
+    assert results["frame_over_rasteriser"] == pytest.approx(
+        results["drawn_ms"] / results["rasteriser_ms"], rel=0.01
+    )
 
 
 def test_train(data: Path) -> None:

@@ -148,9 +148,9 @@ class ESAA(Fusion):
 
     def fuse(self, prepared: Prepared, tokens: Tensor) -> Tensor:
         """Attend to ``tokens`` [K, d] through the agents."""
-        spatial, agents, attention = prepared
-        tokens = self.encode_tokens(tokens)
-        return self.residual(spatial, attention @ (self._token_attention(agents, tokens) @ tokens))
+        # From the agents' shares of the few tokens to the Gaussians', then to rows: 16 times fewer products than
+        # giving every agent its row first.
+        return self.residual(prepared[0], self.weights(prepared, tokens) @ self.encode_tokens(tokens))
 
 
 class MGF(Fusion):
