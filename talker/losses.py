@@ -11,11 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from talker.errors import BackendError
-from talker.ssim import ssim_map
+from talker.fused import SHARES, applies, kernel, share_out
+from talker.ssim import mean_ssim
 from talker.torchvision_fix import ensure_torchvision
 
 _LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"
@@ -27,15 +30,61 @@ def l1(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def dssim(image: Tensor, truth: Tensor) -> Tensor:
-    """``1 - SSIM`` [H, W, 3], as 3DGS weighs it beside L1."""
-    return 1 - ssim_map(image, truth)
+    """``1 - SSIM``, its mean over the image, as 3DGS weighs it beside L1."""
+    return 1 - mean_ssim(image, truth)
 
 
-def region_l1(image: Tensor, truth: Tensor, region: Tensor) -> Tensor:
-    """Mean absolute difference under the weights ``region`` [H, W] or [H, W, 1]; 0 where all are zero."""
-    weight = region.reshape(*image.shape[:2], 1)
-    total = (weight * l1(image, truth)).sum() / image.shape[-1]
-    return total / weight.sum().clamp_min(1e-8)
+def weighted_l1(image: Tensor, truth: Tensor, weight: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Absolute difference summed under the weights of the pixels, and the mean squared difference beside it.
+
+    One weight map stands for the means over the frame and any number of boxes; on a CPU one pass gives sum and
+    gradient.
+
+    Args:
+        image: [H, W, 3].
+        truth: [H, W, 3].
+        weight: [H, W] float32.
+
+    Returns:
+        The sum, differentiable with respect to ``image``, and the mean square, which is not.
+    """
+    if applies(image, truth):
+        return _WeightedL1.apply(image, truth, weight)  # pyright: ignore[reportReturnType]
+    difference = image - truth
+    sum_ = (torch.from_numpy(weight).to(image.device)[..., None] * difference.abs()).sum()
+    return sum_, difference.detach().square().mean()
+
+
+@kernel
+def _weighted_l1(image, truth, weight, grad, sums, start, stop):
+    total, square = 0.0, 0.0
+    for pixel in range(start, stop):
+        w = weight[pixel]
+        for at in range(3 * pixel, 3 * pixel + 3):
+            d = image[at] - truth[at]
+            total += w * abs(d)
+            square += d * d
+            grad[at] = w * (np.float32(d > 0) - np.float32(d < 0))
+    sums[0], sums[1] = total, square
+
+
+class _WeightedL1(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, truth: Tensor, weight: np.ndarray) -> tuple[Tensor, Tensor]:
+        grad, sums = torch.empty(image.shape), np.zeros((SHARES, 2))
+        flat = [v.detach().contiguous().view(-1).numpy() for v in (image, truth)]
+        arrays = *flat, np.ascontiguousarray(weight, np.float32).reshape(-1), grad.view(-1).numpy()
+        share_out(lambda i, start, stop: _weighted_l1(*arrays, sums[i], start, stop), weight.size)
+        ctx.grad = grad
+        total, square = sums.sum(0)
+        outputs = torch.tensor(total, dtype=image.dtype), torch.tensor(square / image.numel())
+        ctx.mark_non_differentiable(outputs[1])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.grad * grads[0], None, None
 
 
 def mask_loss(alpha: Tensor, mask: Tensor) -> Tensor:

@@ -32,6 +32,13 @@ def ssim_map(image: Tensor, truth: Tensor) -> Tensor:
     return cast(Tensor, _SSIM.apply(image, truth))
 
 
+def mean_ssim(image: Tensor, truth: Tensor) -> Tensor:
+    """``ssim_map(image, truth).mean()``; one number needs no map of gradients multiplied out."""
+    if applies(image, truth):
+        return cast(Tensor, _FusedMeanSSIM.apply(image, truth))
+    return ssim_map(image, truth).mean()
+
+
 class _SSIM(torch.autograd.Function):
     """The map and its gradient written out: half the convolutions and a third of the memory of autograd's."""
 
@@ -90,6 +97,7 @@ def _forward(image, truth, window, channels, ssim, slopes, start, stop):
     width = ssim.shape[1]
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
     c1, c2 = np.float32(_C1), np.float32(_C2)
+    border = SSIM_WINDOW // 2
     down = np.empty((5, image.shape[1]), np.float32)
     for y in range(start, stop):
         for x in range(image.shape[1]):
@@ -103,6 +111,7 @@ def _forward(image, truth, window, channels, ssim, slopes, start, stop):
                 bb += wv * v
                 ab += wu * v
             down[0, x], down[1, x], down[2, x], down[3, x], down[4, x] = a, b, aa, bb, ab
+        inner = slopes[:, y + border, border * channels : border * channels + width]
         for x in range(width):
             a, b, aa, bb, ab = zero, zero, zero, zero, zero
             for k in range(SSIM_WINDOW):
@@ -118,9 +127,9 @@ def _forward(image, truth, window, channels, ssim, slopes, start, stop):
             q = one / (aa - a * a + bb - b * b + c2)
             value = mean * spread * p * q
             ssim[y, x] = value
-            slopes[0, y, x] = two * (b * (spread - mean) * p * q + value * a * (q - p))
-            slopes[1, y, x] = -value * q
-            slopes[2, y, x] = two * mean * p * q
+            inner[0, x] = two * (b * (spread - mean) * p * q + value * a * (q - p))
+            inner[1, x] = -value * q
+            inner[2, x] = two * mean * p * q
 
 
 @kernel
@@ -148,29 +157,64 @@ def _backward(image, truth, window, channels, slopes, out, start, stop):
             out[y, x] = a + two * image[y, x] * aa + truth[y, x] * ab
 
 
+class _Slopes:
+    """What the gradient needs of a forward pass.
+
+    Attributes:
+        image: [H, W * C] rows.
+        truth: [H, W * C] rows.
+        slopes: [3, H + border, (W + border) * C], zero on the border.
+    """
+
+    def __init__(self, image: Tensor, truth: Tensor) -> None:
+        self.shape, self.channels = image.shape, image.shape[-1]
+        self.image, self.truth = (v.detach().contiguous().flatten(1) for v in (image, truth))
+        height, width, _ = image.shape
+        border = 2 * (SSIM_WINDOW // 2)
+        self.slopes = np.zeros((3, height + border, (width + border) * self.channels), np.float32)
+
+    def forward(self) -> Tensor:
+        """The map [H, W, C]; fills ``slopes``."""
+        ssim = torch.empty_like(self.image)
+        framed = [_framed(value, self.channels).numpy() for value in (self.image, self.truth)]
+        arrays = *framed, _taps(), self.channels, ssim.numpy(), self.slopes
+        share_out(lambda _, start, stop: _forward(*arrays, start, stop), len(ssim))
+        return ssim.view(self.shape)
+
+    def backward(self, slopes: np.ndarray) -> Tensor:
+        """Gradient [H, W, C] of the image."""
+        out = torch.empty_like(self.image)
+        arrays = self.image.numpy(), self.truth.numpy(), _taps(), self.channels, slopes, out.numpy()
+        share_out(lambda _, start, stop: _backward(*arrays, start, stop), len(out))
+        return out.view(self.shape)
+
+
 class _FusedSSIM(torch.autograd.Function):
     """``_SSIM`` by the kernels."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, truth: Tensor) -> Tensor:
-        channels = image.shape[-1]
-        rows = [value.detach().contiguous().flatten(1) for value in (image, truth)]
-        ssim, slopes = torch.empty_like(rows[0]), torch.empty(3, *rows[0].shape)
-        framed = [_framed(value, channels).numpy() for value in rows]
-        arrays = *framed, _taps(), channels, ssim.numpy(), slopes.numpy()
-        share_out(lambda _, start, stop: _forward(*arrays, start, stop), len(ssim))
-        ctx.save_for_backward(*rows, slopes)
-        return ssim.view(image.shape)
+        ctx.pass_ = _Slopes(image, truth)
+        return ctx.pass_.forward()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        image, truth, slopes = ctx.saved_tensors
-        channels = grads[0].shape[-1]
-        weighted = _framed(slopes * grads[0].flatten(1), channels).numpy()
-        out = torch.empty_like(image)
-        arrays = image.numpy(), truth.numpy(), _taps(), channels, weighted, out.numpy()
-        share_out(lambda _, start, stop: _backward(*arrays, start, stop), len(out))
-        return out.view(grads[0].shape), None
+        weight = _framed(grads[0].contiguous().flatten(1), ctx.pass_.channels).numpy()
+        return ctx.pass_.backward(ctx.pass_.slopes * weight), None
+
+
+class _FusedMeanSSIM(torch.autograd.Function):
+    """Its mean: the gradient from above is one number, a factor at the end."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, truth: Tensor) -> Tensor:
+        ctx.pass_ = _Slopes(image, truth)
+        return ctx.pass_.forward().mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        out = ctx.pass_.backward(ctx.pass_.slopes)
+        return out.mul_(grads[0] / out.numel()), None
 
 
 def _framed(rows: Tensor, channels: int) -> Tensor:

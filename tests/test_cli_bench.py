@@ -79,7 +79,7 @@ def test_drive(avatar: Path) -> None:
 
 def test_train(data: Path) -> None:
     report = run(options("train", data=data))
-    measured(report, "step_static", "step_deform", "roofline_rasteriser")
+    measured(report, "step_static", "step_deform", "roofline_rasteriser", "part_field", "part_objective")
     assert report["results"]["rasteriser_share_of_step"] > 0
 
 

