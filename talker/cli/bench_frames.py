@@ -205,7 +205,7 @@ def _rasteriser(branches: list[Gaussians], camera: Camera, share: float) -> Resu
     results = sampled("forward", forward, share) | sampled("forward_backward", both, share)
     if torch.cuda.is_available():
         results |= sampled("gsplat", lambda: forward("gsplat"), share)
-    return results | sampled("reference", lambda: forward("reference"), 0.0, warm_up=0)
+    return results | sampled("reference", lambda: forward("reference"), 0.0, warm_up=0, least=1)
 
 
 def _kan_layer(rows: int, share: float) -> Results:

@@ -47,13 +47,20 @@ class Samples:
         }
 
 
-def sampled(name: str, function: Callable[[], object], seconds: float, *, warm_up: int = WARM_UP) -> Results:
+def sampled(
+    name: str,
+    function: Callable[[], object],
+    seconds: float,
+    *,
+    warm_up: int = WARM_UP,
+    least: int = MIN_SAMPLES,
+) -> Results:
     """Call ``function`` for about ``seconds``, after a few calls that do not count."""
     for _ in range(warm_up):
         function()
     samples = Samples()
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples.wall) < MIN_SAMPLES:
+    while time.perf_counter() < end or len(samples.wall) < least:
         samples.time(function)
     return samples.summary(name)
 
