@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from talker.errors import BackendError
-from talker.fused import SHARES, applies, kernel, share_out
+from talker.fused import SHARES, applies, share_out
+from talker.jit.compile import sum_kernel
 from talker.ssim import mean_ssim
 from talker.torchvision_fix import ensure_torchvision
 
@@ -55,7 +56,7 @@ def weighted_l1(image: Tensor, truth: Tensor, weight: np.ndarray) -> tuple[Tenso
     return sum_, difference.detach().square().mean()
 
 
-@kernel
+@sum_kernel
 def _weighted_l1(image, truth, weight, grad, sums, start, stop):
     total, square = 0.0, 0.0
     for pixel in range(start, stop):

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talker.fused import applies, kernel, share_out
+from talker.fused import applies, share_out
+from talker.jit.compile import sum_kernel
 
 SSIM_WINDOW = 11
 """Pixels; the Gaussian window of the original SSIM, standard deviation 1.5."""
@@ -91,7 +92,7 @@ def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
 # a black border as wide as the window reaches; loops over the window have a constant length and are unrolled ---
 
 
-@kernel
+@sum_kernel
 def _forward(image, truth, window, channels, ssim, slopes, start, stop):
     """SSIM of rows ``start`` to ``stop`` and its derivatives by the means of image, image^2, image * truth."""
     width = ssim.shape[1]
@@ -132,7 +133,7 @@ def _forward(image, truth, window, channels, ssim, slopes, start, stop):
             inner[2, x] = two * mean * p * q
 
 
-@kernel
+@sum_kernel
 def _backward(image, truth, window, channels, slopes, out, start, stop):
     """Gradient of the image in rows ``start`` to ``stop``; the window is symmetric, so its transpose is itself."""
     width = out.shape[1]

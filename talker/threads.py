@@ -8,14 +8,13 @@ default waiting costs a factor of two to four as soon as another process wants a
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
-
-import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +45,10 @@ if hasattr(os, "register_at_fork"):
 
 def n_threads() -> int:
     """Threads one item of work may use here: PyTorch's number, or one where many items run side by side."""
-    return 1 if getattr(_here, "alone", False) else torch.get_num_threads()
+    if getattr(_here, "alone", False):
+        return 1
+    torch = sys.modules.get("torch")  # seconds to import, and what comes before training does without it
+    return torch.get_num_threads() if torch is not None else _MAX_WORKERS
 
 
 @contextmanager

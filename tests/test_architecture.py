@@ -21,6 +21,7 @@ LAYERS = (
         "memory",
         "threads",
         "fused",
+        "jit",
         "sandbox",
         "sniff",
         "torchvision_fix",
@@ -49,8 +50,8 @@ SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("vid
 
 CONFINED = {
     "gsplat": ("render/gsplat_backend.py",),
-    "numba": ("fused.py", "ssim.py", "render/", "model/", "train/"),
-    "llvmlite": ("render/",),
+    "numba": ("jit/",),
+    "llvmlite": ("jit/",),
     "mediapipe": ("dataset/steps/",),
     "huggingface_hub": ("hub/",),
     "dbos": ("jobs/",),

@@ -15,9 +15,9 @@ import torch
 
 from talker import threads
 from talker.errors import BackendError, ConfigError
+from talker.jit.compile import cache_root
 from talker.render import Backend, rasterize, warmup
 from talker.render.cpu.blend import blend
-from talker.render.cpu.jit import cache_root
 from talker.render.cpu.memory import keep_freed_memory
 from talker.types import Gaussians, RenderOutput
 from tests.render_support import NAMES, camera, cloud, cut_margin, random_loss, relative, with_grad

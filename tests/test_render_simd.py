@@ -9,11 +9,11 @@ import numba
 import numpy as np
 import pytest
 
+from talker.jit import bits, simd, vector_math
+from talker.jit.compile import OPTIONS
 from talker.render import warmup
-from talker.render.cpu import bits, simd, vector_math
 from talker.render.cpu.blend import blend
 from talker.render.cpu.blend_backward import blend_backward
-from talker.render.cpu.jit import OPTIONS
 from talker.render.cpu.project import project
 from talker.render.cpu.project_backward import project_backward
 

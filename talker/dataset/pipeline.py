@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from talker.atomic import atomic_path
 from talker.audio.waveform import save_wav
 from talker.dataset import schema
-from talker.dataset.steps import background, cloud, expression, framing, landmarks, pose, torso
+from talker.dataset.steps import background, cloud, expression, framing, gauss_newton, landmarks, pose, torso
 from talker.dataset.steps.pose_align import PoseAlignConfig, align_poses
 from talker.dataset.steps.reference import choose_reference, sharpness
 from talker.dataset.steps.smoothing import steady_poses
@@ -97,20 +98,30 @@ class Step:
     needs_raw: bool = False
 
 
+def _warm() -> None:
+    landmarks.warm()
+    gauss_newton.warm()
+
+
 def run_decode(folder: Folder) -> Iterator[Event]:
-    """Clip to raw frames and ``audio.wav``."""
+    """Clip to raw frames and ``audio.wav``; meanwhile the later steps' tools are made ready."""
     info = probe(folder.clip, name=folder.name)
     longest = max(info.width, info.height)
     per_pixel = 3 * max(1, info.n_frames_estimate) * info.width * info.height / longest**2
     limit = 960 if folder.config.size <= 256 else 1280
     max_side = int(min(limit, (RAW_BYTES / per_pixel) ** 0.5))
-    decoded = decode(
-        folder.clip,
-        folder.root / schema.WORK,
-        max_side=max_side,
-        limits=DecodeLimits(max_seconds=folder.config.max_seconds),
-        name=folder.name,
-    )
+    warming = threading.Thread(target=_warm)
+    warming.start()  # a child does the decoding
+    try:
+        decoded = decode(
+            folder.clip,
+            folder.root / schema.WORK,
+            max_side=max_side,
+            limits=DecodeLimits(max_seconds=folder.config.max_seconds),
+            name=folder.name,
+        )
+    finally:
+        warming.join()
     if decoded.waveform is None:
         raise VideoError(
             "video.no_audio",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from talker.fused import FASTMATH, SHARES, applies, kernel, share_out
+from talker.fused import SHARES, applies, share_out
 from talker.geometry import matrix_to_quat
+from talker.jit.compile import inlined_sum, sum_kernel
 from talker.model.canonical import CanonicalGaussians, Offsets, activate, pose, raw_values
 from talker.types import Gaussians
 
@@ -42,12 +42,12 @@ def carry(
     return Gaussians(*_Carry.apply(*raw.values(), canonical.rig_logit, *bones, *turns))
 
 
-@numba.njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
+@inlined_sum
 def _sigmoid(x):
     return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
-@numba.njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
+@inlined_sum
 def _bone(share, head, torso):
     """Blended quaternion of the two bones, unit length, and one over the length it had."""
     one = np.float32(1)
@@ -59,7 +59,7 @@ def _bone(share, head, torso):
     return w * scale, x * scale, y * scale, z * scale, scale
 
 
-@kernel
+@sum_kernel
 def _forward(means, quats, log_scales, logits, colors, rig, head, torso, q_head, q_torso, out, start, stop):  # noqa: PLR0913, PLR0917
     one, zero = np.float32(1), np.float32(0)
     o_means, o_quats, o_scales, o_opacities, o_colors = out
@@ -83,7 +83,7 @@ def _forward(means, quats, log_scales, logits, colors, rig, head, torso, q_head,
         o_quats[n, 3] = bw * z + bx * y - by * x + bz * w
 
 
-@kernel
+@sum_kernel
 def _backward(means, quats, rig, head, torso, q_head, q_torso, made, grads, out, sums, start, stop):  # noqa: PLR0913, PLR0915, PLR0917
     one, zero = np.float32(1), np.float32(0)
     scales, opacities, colors = made

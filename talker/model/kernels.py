@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from talker.fused import FASTMATH, SHARES, kernel, share_out
+from talker.fused import SHARES, share_out
+from talker.jit.compile import inlined_sum, sum_kernel
 
 _BLOCK = 32  # rows whose sums stay in the first-level cache while the inputs are walked through
 _LANES = 8
@@ -20,7 +20,7 @@ _LANES = 8
 # --- planes: rows of one table, read bilinearly. `groups` [G, 6]: axis, axis, cells, first row, stride, mask ---
 
 
-@numba.njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
+@inlined_sum
 def _corners(x, n, groups, g):
     """Four table rows around point ``n`` on plane ``g``, and the fractions of the cell."""
     cells = groups[g, 2]
@@ -39,7 +39,7 @@ def _corners(x, n, groups, g):
     return first + (left ^ low), first + (right ^ low), first + (left ^ high), first + (right ^ high), fu, fv
 
 
-@kernel
+@sum_kernel
 def _planes_forward(x, groups, table, out, start, stop):
     features = table.shape[1]
     one = np.float32(1)
@@ -51,7 +51,7 @@ def _planes_forward(x, groups, table, out, start, stop):
                 out[n, g, k] = wa * table[a, k] + wb * table[b, k] + wc * table[c, k] + wd * table[d, k]
 
 
-@kernel
+@sum_kernel
 def _planes_backward_table(x, groups, grad, grad_table, start, stop):
     features = grad_table.shape[1]
     one = np.float32(1)
@@ -67,7 +67,7 @@ def _planes_backward_table(x, groups, grad, grad_table, start, stop):
                 grad_table[d, k] += wd * value
 
 
-@kernel
+@sum_kernel
 def _planes_backward_x(x, groups, table, grad, grad_x, start, stop):
     features = table.shape[1]
     one = np.float32(1)
@@ -125,7 +125,7 @@ class Planes(torch.autograd.Function):
 # --- uniform cubic splines: four of the basis functions are non-zero anywhere ---
 
 
-@kernel
+@sum_kernel
 def _splines_forward(x, origin, rate, table, out, start, stop):
     cells = table.shape[1] - 3
     width = out.shape[1]
@@ -153,7 +153,7 @@ def _splines_forward(x, origin, rate, table, out, start, stop):
                     )
 
 
-@kernel
+@sum_kernel
 def _splines_backward(x, origin, rate, table, grad, grad_x, grad_table, start, stop):  # noqa: PLR0913, PLR0917
     cells = table.shape[1] - 3
     width = grad.shape[1]

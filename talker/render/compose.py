@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from talker.fused import applies, kernel, share_out
+from talker.fused import applies, share_out
+from talker.jit.compile import sum_kernel
 from talker.types import RenderOutput
 
 
@@ -66,7 +67,7 @@ class _Over(torch.autograd.Function):
         return grad, to_alpha, None
 
 
-@kernel
+@sum_kernel
 def _over(rgb, alpha, back, out, start, stop):
     one = np.float32(1)
     for pixel in range(start, stop):
@@ -75,14 +76,14 @@ def _over(rgb, alpha, back, out, start, stop):
             out[at] = rgb[at] + behind * back[at]
 
 
-@kernel
+@sum_kernel
 def _over_to_alpha(grad, back, out, start, stop):
     for pixel in range(start, stop):
         at = 3 * pixel
         out[pixel] = -(grad[at] * back[at] + grad[at + 1] * back[at + 1] + grad[at + 2] * back[at + 2])
 
 
-@kernel
+@sum_kernel
 def _over_uint8(rgb, alpha, back, out, start, stop):
     zero, one, half, full = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
     for pixel in range(start, stop):

@@ -8,12 +8,15 @@ Gauss-Newton (Baker and Matthews 2004) with robust weights, gain and bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
 import numpy as np
+
+from talker.dataset.steps.gauss_newton import normal_equations
+from talker.threads import map_ahead
 
 SIDE = 256
 """Largest side of the pictures that are aligned; answers are fractions of a pixel."""
@@ -32,8 +35,12 @@ NOISE = 3.0
 class Warp(Protocol):
     """How a rigid part moves from the reference picture into another; a state is an array."""
 
-    def pixels(self, state: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Where reference pixels [P, 2] are in a frame of ``state``: [P, 2]."""
+    def lift(self, points: np.ndarray) -> np.ndarray:
+        """What a state moves [P, ...]: the places on the part that reference pixels [P, 2] show."""
+        ...
+
+    def pixels(self, state: np.ndarray, lifted: np.ndarray) -> np.ndarray:
+        """Where these places are in a frame of ``state``: [P, 2]."""
         ...
 
     def jacobian(self, points: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -97,16 +104,14 @@ class TemplateAligner:
         rows, columns = np.mgrid[:side, :side]
         grid = np.stack([columns.ravel(), rows.ravel()], 1).astype(np.float64)
         index = index[np.unique(np.linspace(0, len(index) - 1, min(SAMPLES, len(index))).round().astype(int))]
-        stack = np.empty((len(index), side, side), np.float32)
-        for i, t in enumerate(index):
-            at = warp.pixels(states[t], grid).astype(np.float32).reshape(side, side, 2)
-            stack[i] = cv2.remap(
-                self._filtered(int(t)),
-                at[..., 0],
-                at[..., 1],
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+        lifted = warp.lift(grid)
+
+        def stabilised(t: int) -> np.ndarray:
+            at = warp.pixels(states[t], lifted).astype(np.float32).reshape(side, side, 2)
+            picture, border = self._filtered(t), cv2.BORDER_REPLICATE
+            return cv2.remap(picture, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=border)
+
+        stack = np.stack(list(map_ahead(stabilised, (int(t) for t in index))))
         template = np.median(stack, 0)
         spread = np.sqrt((1.48 * np.median(np.abs(stack - template), 0)) ** 2 + NOISE**2)
         self._choose(template, cv2.GaussianBlur(spread, (0, 0), 1.0), region)
@@ -127,48 +132,35 @@ class TemplateAligner:
         order = np.argsort(score, axis=None)[::-1][:PIXELS]
         y, x = np.unravel_index(order[score.flat[order] > 0], score.shape)
         self.points = np.stack([x, y], 1).astype(np.float64)
+        self.lifted = self.warp.lift(self.points)
         self.value = template[y, x].astype(np.float64)
         self.weight = 1.0 / spread[y, x].astype(np.float64) ** 2
-        self.jacobian = self.warp.jacobian(self.points, np.stack([dx[y, x], dy[y, x]], 1).astype(np.float64))
+        gradient = np.stack([dx[y, x], dy[y, x]], 1).astype(np.float64)
+        self.jacobian = np.ascontiguousarray(self.warp.jacobian(self.points, gradient).T)  # [D, P]
 
     @property
     def usable(self) -> bool:
         """The part has enough structure."""
         return len(self.points) > 100
 
+    def align_all(self, index: np.ndarray, states: np.ndarray) -> Iterator[tuple[int, Alignment]]:
+        """Refine the states [T, ...] of the frames ``index``, side by side; (frame, answer) in their order."""
+        frames = [int(t) for t in index]
+        return zip(frames, map_ahead(lambda t: self.align(t, states[t]), frames), strict=True)
+
     def align(self, t: int, guess: np.ndarray) -> Alignment:
         """Refine the state of frame ``t``."""
         picture = self._filtered(t)
-        answer = Alignment(guess, np.inf, np.zeros((self.jacobian.shape[1],) * 2))
+        motions = len(self.jacobian)
+        H, g = np.zeros((motions, motions)), np.zeros(motions)
+        answer = Alignment(guess, np.inf, H)
         for _ in range(STEPS):
-            seen, inside = self._sample(picture, answer.state)
-            weight = self.weight * inside
-            if weight.sum() < 0.4 * self.weight.sum():
+            at = self.warp.pixels(answer.state, self.lifted).astype(np.float32)
+            error = normal_equations(picture, at, self.value, self.weight, self.jacobian, H, g)
+            if not np.isfinite(error):
                 return Alignment(guess, np.inf, answer.information)
-            residual = _matched(seen, self.value, weight) - self.value
-            scaled = np.abs(residual) * np.sqrt(self.weight)
-            error = float(np.median(scaled[::8][inside[::8]]))  # a sample is as good, and faster
-            weight /= 1 + (scaled / max(2 * error, 0.3)) ** 2
-            weighted = self.jacobian * weight[:, None]
-            H = weighted.T @ self.jacobian
-            step = np.linalg.solve(H + 1e-9 * np.trace(H) * np.eye(len(H)), weighted.T @ residual)
+            step = np.linalg.solve(H + 1e-9 * np.trace(H) * np.eye(motions), g)
             answer = Alignment(self.warp.undo(answer.state, step), error, H / max(error, 0.3) ** 2)
-            if np.abs(self.jacobian[::16] @ step).max() < 0.1:
+            if np.abs(step @ self.jacobian[:, ::16]).max() < 0.1:
                 break
         return answer
-
-    def _sample(self, picture: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values [P] of the picture where the template's pixels are now, and whether they are inside."""
-        at = self.warp.pixels(state, self.points).astype(np.float32)
-        seen = cv2.remap(picture, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR)[0]
-        inside = ((at > 1) & (at < np.array(picture.shape[::-1], np.float32) - 2)).all(1)
-        return seen.astype(np.float64), inside
-
-
-def _matched(seen: np.ndarray, value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """``seen`` with the gain and bias that match it best to ``value``."""
-    total = weight.sum()
-    mean_seen, mean_value = (weight * seen).sum() / total, (weight * value).sum() / total
-    off = seen - mean_seen
-    gain = (weight * off * (value - mean_value)).sum() / max((weight * off * off).sum(), 1e-6)
-    return np.clip(gain, 0.5, 2.0) * off + mean_value

@@ -13,6 +13,11 @@ MIN_SIDE = 64
 """Pixels; smaller pictures crash the native graph."""
 
 
+def warm() -> None:
+    """Load the library, which takes seconds."""
+    import mediapipe.python.solutions.face_mesh  # noqa: F401
+
+
 def find_landmarks(frames: Iterable[np.ndarray], segment: np.ndarray) -> Iterator[np.ndarray]:
     """Follow one face through a clip.
 

@@ -199,9 +199,10 @@ class _Problem:
         n, k = len(state.rotvec), len(state.shape)
         pose_jac, shape_jac, focal_jac, residual, weight = self._linearise(state)
         weighted = pose_jac * weight[..., None]
-        A = np.einsum("tkai,tkaj->tij", weighted, pose_jac)
+        A = weighted.reshape(n, -1, 6).transpose(0, 2, 1) @ pose_jac.reshape(n, -1, 6)
         B = np.empty((n, 6, 3 * k + 1))
-        B[..., :-1] = np.einsum("tkai,tkaj->tikj", weighted, shape_jac).reshape(n, 6, 3 * k)
+        by_both = weighted.transpose(0, 1, 3, 2) @ shape_jac  # [T, R, 6, 3]
+        B[..., :-1] = by_both.transpose(0, 2, 1, 3).reshape(n, 6, 3 * k)
         B[..., -1] = np.einsum("tkai,tka->ti", weighted, focal_jac)
         C = np.zeros((3 * k + 1, 3 * k + 1))
         blocks = np.einsum("tkai,tka,tkaj->kij", shape_jac, weight, shape_jac, optimize=True)

@@ -63,21 +63,21 @@ class HeadWarp:
         self.focal, self.centre = float(K[0, 0]), K[:2, 2]
         self.depth, self.T_reference = depth, T_reference
 
-    def surface(self, points: np.ndarray) -> np.ndarray:
-        """Head-frame points [P, 3] of reference pixel indices [P, 2]."""
+    def lift(self, points: np.ndarray) -> np.ndarray:
+        """See ``align.Warp``; head-frame points [P, 3]."""
         x, y = points.astype(int).T
         z = self.depth[y, x].astype(np.float64)
         camera = np.concatenate([(points + 0.5 - self.centre) * (z / self.focal)[:, None], z[:, None]], 1)
         return (camera - self.T_reference[:3, 3]) @ self.T_reference[:3, :3]
 
-    def pixels(self, state: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def pixels(self, state: np.ndarray, lifted: np.ndarray) -> np.ndarray:
         """See ``align.Warp``."""
-        camera = self.surface(points) @ state[:3, :3].T + state[:3, 3]
+        camera = lifted @ state[:3, :3].T + state[:3, 3]
         return camera[:, :2] * (self.focal / camera[:, 2:]) + self.centre - 0.5
 
     def jacobian(self, points: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """See ``align.Warp``; [P, 6] by rotation and translation in the head frame."""
-        head = self.surface(points)
+        head = self.lift(points)
         camera = head @ self.T_reference[:3, :3].T + self.T_reference[:3, 3]
         zoom = self.focal / camera[:, 2:]
         by_camera = np.concatenate(
@@ -127,14 +127,15 @@ def align_poses(
         aligner = TemplateAligner(gray, warp, T, seen, region, blur, flatten=config.flatten)
         if not aligner.usable:
             break
-        measured, information = T.copy(), np.zeros((len(frames), 6, 6))
-        for t in seen:
-            answer = aligner.align(int(t), T[t])
-            if np.isfinite(answer.error) and _near(answer.state, first[t], K[0, 0], side, config):
-                measured[t] = answer.state
-                information[t] = (
-                    answer.information / config.correlated / (1 + max(0.0, answer.error - 2) ** 2)
-                )
+        found, information = T.copy(), np.zeros((len(frames), 6, 6))
+        for t, answer in aligner.align_all(seen, T):
+            if np.isfinite(answer.error):
+                found[t] = answer.state
+                trust = 1 / (config.correlated * (1 + max(0.0, answer.error - 2) ** 2))
+                information[t] = answer.information * trust
+        near = _near(found, first, K[0, 0], side, config)
+        measured = np.where(near[:, None, None], found, T)
+        information[~near] = 0
         aligned = information[:, 0, 0] > 0
         T = smooth_poses(measured, information, first, track.seen, segment, config)
     return T, aligned
@@ -205,8 +206,10 @@ def smooth_poses(
     return rigid(rotvec_to_matrix(solved[:, :3]), solved[:, 3:])
 
 
-def _near(found: np.ndarray, first: np.ndarray, focal: float, side: int, config: PoseAlignConfig) -> bool:
-    """The alignment did not run away."""
-    turned = np.linalg.norm(matrix_to_rotvec(found[:3, :3] @ first[:3, :3].T))
-    moved = focal * (found[:2, 3] / found[2, 3] - first[:2, 3] / first[2, 3])
-    return bool(turned < config.max_turn and np.abs(moved).max() < config.max_shift * side)
+def _near(
+    found: np.ndarray, first: np.ndarray, focal: float, side: int, config: PoseAlignConfig
+) -> np.ndarray:
+    """[T] bool: the alignment did not run away."""
+    turned = np.linalg.norm(matrix_to_rotvec(found[:, :3, :3] @ first[:, :3, :3].transpose(0, 2, 1)), axis=1)
+    moved = focal * (found[:, :2, 3] / found[:, 2:3, 3] - first[:, :2, 3] / first[:, 2:3, 3])
+    return np.asarray((turned < config.max_turn) & (np.abs(moved).max(1) < config.max_shift * side))

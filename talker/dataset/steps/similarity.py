@@ -63,9 +63,13 @@ class SimilarityWarp:
     def __init__(self, pivot: np.ndarray) -> None:
         self.pivot = pivot
 
-    def pixels(self, state: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def lift(self, points: np.ndarray) -> np.ndarray:
+        """See ``align.Warp``; the pixels themselves."""
+        return points
+
+    def pixels(self, state: np.ndarray, lifted: np.ndarray) -> np.ndarray:
         """See ``align.Warp``."""
-        return apply_map(state, points)
+        return apply_map(state, lifted)
 
     def jacobian(self, points: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """See ``align.Warp``; [P, 4] by scale, roll, x and y."""

@@ -95,8 +95,7 @@ def track_torso(
         if not aligner.usable:
             break
         trust = np.full(len(frames), 1e-3)
-        for t in range(len(frames)):
-            answer = aligner.align(t, maps[t])
+        for t, answer in aligner.align_all(np.arange(len(frames)), maps.copy()):
             if np.isfinite(answer.error) and _near(answer.state, maps[t], pivot, side):
                 maps[t], error[t] = answer.state, answer.error
                 shift = np.trace(np.linalg.pinv(answer.information)[2:, 2:]) / 2

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from talker import threads
+from talker.jit.simd import LANES
 from talker.render.cpu.blend import blend
 from talker.render.cpu.blend_backward import blend_backward, gather
 from talker.render.cpu.layout import RECORD, ROW, view_of
@@ -22,7 +23,6 @@ from talker.render.cpu.lists import TileLists, sort_into_tiles
 from talker.render.cpu.memory import keep_freed_memory
 from talker.render.cpu.project import project
 from talker.render.cpu.project_backward import project_backward
-from talker.render.cpu.simd import LANES
 from talker.types import Camera, Gaussians, RenderOutput
 
 keep_freed_memory()

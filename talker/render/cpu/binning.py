@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from talker.render.cpu.jit import inlined, kernel
+from talker.jit.compile import inlined, kernel
+from talker.jit.simd import LANES, get, load, prefetch, put, store
 from talker.render.cpu.layout import REACH_X, REACH_Y, RECORD, SLACK, TILE, X, Y
-from talker.render.cpu.simd import LANES, get, load, prefetch, put, store
 
 BOX = 4
 """int32 per sorted record: first tile column, last, first tile row, last (inclusive; empty if last < first)."""

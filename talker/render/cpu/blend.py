@@ -6,9 +6,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from talker.jit.bits import any_lane, count_lanes, lowest_bit
+from talker.jit.compile import inlined, kernel
+from talker.jit.simd import (
+    LANES,
+    atomic_add,
+    broadcast,
+    get,
+    keep,
+    lanes,
+    load,
+    maximum,
+    put,
+    spread,
+    store,
+)
 from talker.render import constants
-from talker.render.cpu.bits import any_lane, count_lanes, lowest_bit
-from talker.render.cpu.jit import inlined, kernel
 from talker.render.cpu.layout import (
     BATCH,
     BLOCK,
@@ -22,19 +35,6 @@ from talker.render.cpu.layout import (
     TILE,
 )
 from talker.render.cpu.pixels import fits, write_two_rows
-from talker.render.cpu.simd import (
-    LANES,
-    atomic_add,
-    broadcast,
-    get,
-    keep,
-    lanes,
-    load,
-    maximum,
-    put,
-    spread,
-    store,
-)
 from talker.render.cpu.tile import (
     LIST,
     add_invisible_record,

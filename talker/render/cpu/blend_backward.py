@@ -18,9 +18,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from talker.jit.bits import any_lane, lowest_bit
+from talker.jit.compile import inlined, kernel
+from talker.jit.simd import (
+    LANES,
+    atomic_add,
+    broadcast,
+    get,
+    keep,
+    lanes,
+    load,
+    load_halves,
+    maximum,
+    prefetch,
+    put,
+    store,
+)
+from talker.jit.vector_math import sum_each, sum_lanes
 from talker.render import constants
-from talker.render.cpu.bits import any_lane, lowest_bit
-from talker.render.cpu.jit import inlined, kernel
 from talker.render.cpu.layout import (
     BATCH,
     BLOCK,
@@ -46,20 +61,6 @@ from talker.render.cpu.layout import (
     Y,
 )
 from talker.render.cpu.pixels import fits, read_two_rows
-from talker.render.cpu.simd import (
-    LANES,
-    atomic_add,
-    broadcast,
-    get,
-    keep,
-    lanes,
-    load,
-    load_halves,
-    maximum,
-    prefetch,
-    put,
-    store,
-)
 from talker.render.cpu.tile import (
     LIST,
     add_invisible_record,
@@ -70,7 +71,6 @@ from talker.render.cpu.tile import (
     n_tiles_of,
     take_chunk,
 )
-from talker.render.cpu.vector_math import sum_each, sum_lanes
 
 STATE = 5 * BLOCK_PIXELS
 """Floats per block between chunks: T, S, and the gradient of red, green, blue, of 16 pixels each."""

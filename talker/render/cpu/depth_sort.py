@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from talker.render.cpu.bits import float_bits
-from talker.render.cpu.jit import kernel
+from talker.jit.bits import float_bits
+from talker.jit.compile import kernel
+from talker.jit.simd import get
 from talker.render.cpu.layout import DEPTH, RECORD
-from talker.render.cpu.simd import get
 
 _DIGIT_BITS = 11
 _DIGITS = 1 << _DIGIT_BITS

@@ -6,9 +6,9 @@ moved as eight and four.
 
 from __future__ import annotations
 
-from talker.render.cpu.jit import inlined
+from talker.jit.compile import inlined
+from talker.jit.simd import LANES, load, load_halves, shuffle, store, store_halves
 from talker.render.cpu.layout import BLOCK
-from talker.render.cpu.simd import LANES, load, load_halves, shuffle, store, store_halves
 
 _ = 0  # a lane whose value the next shuffle replaces
 

@@ -8,8 +8,25 @@ import math
 
 import numpy as np
 
+from talker.jit.compile import inlined, kernel
+from talker.jit.simd import (
+    LANES,
+    broadcast,
+    ceil,
+    get,
+    keep,
+    load,
+    load_strided,
+    maximum,
+    minimum,
+    put,
+    select,
+    sqrt,
+    store,
+    store_strided,
+)
+from talker.jit.vector_math import log2, store_rows, transpose
 from talker.render import constants
-from talker.render.cpu.jit import inlined, kernel
 from talker.render.cpu.layout import (
     CENTER_X,
     CENTER_Y,
@@ -26,23 +43,6 @@ from talker.render.cpu.layout import (
     V_MIN,
     WIDTH,
 )
-from talker.render.cpu.simd import (
-    LANES,
-    broadcast,
-    ceil,
-    get,
-    keep,
-    load,
-    load_strided,
-    maximum,
-    minimum,
-    put,
-    select,
-    sqrt,
-    store,
-    store_strided,
-)
-from talker.render.cpu.vector_math import log2, store_rows, transpose
 
 _NEAR, _FAR, _BLUR, _MIN_ALPHA = constants.NEAR, constants.FAR, constants.BLUR, constants.MIN_ALPHA
 _TWO_LN_2 = 2 * math.log(2)

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from talker.render.cpu.jit import inlined, kernel
+from talker.jit.compile import inlined, kernel
+from talker.jit.simd import LANES, broadcast, keep, load_strided, store_strided
 from talker.render.cpu.layout import FOCAL_X, FOCAL_Y, U_MAX, U_MIN, V_MAX, V_MIN
 from talker.render.cpu.project import half_covariance, held_slopes, rotation, unit_quats
-from talker.render.cpu.simd import LANES, broadcast, keep, load_strided, store_strided
 
 
 @inlined

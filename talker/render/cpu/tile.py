@@ -11,9 +11,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from talker.jit.bits import lowest_bit, span_bits
+from talker.jit.compile import inlined
+from talker.jit.simd import (
+    LANES,
+    broadcast,
+    ceil,
+    floor,
+    get,
+    keep,
+    lanes,
+    load,
+    maximum,
+    minimum,
+    prefetch,
+    put,
+    spread,
+    sqrt,
+    store,
+)
+from talker.jit.vector_math import exp2
 from talker.render import constants
-from talker.render.cpu.bits import lowest_bit, span_bits
-from talker.render.cpu.jit import inlined
 from talker.render.cpu.layout import (
     BLOCK,
     BLOCK_PIXELS,
@@ -35,24 +53,6 @@ from talker.render.cpu.layout import (
     X,
     Y,
 )
-from talker.render.cpu.simd import (
-    LANES,
-    broadcast,
-    ceil,
-    floor,
-    get,
-    keep,
-    lanes,
-    load,
-    maximum,
-    minimum,
-    prefetch,
-    put,
-    spread,
-    sqrt,
-    store,
-)
-from talker.render.cpu.vector_math import exp2
 
 LIST = CHUNK + 8
 """Room of a block's list: a chunk, and one more so that entries can be taken in pairs."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from talker.render.cpu.bits import scale_by_power, split_exponent, split_integer
-from talker.render.cpu.jit import inlined
-from talker.render.cpu.simd import first_lane, shuffle, store
+from talker.jit.bits import scale_by_power, split_exponent, split_integer
+from talker.jit.compile import inlined
+from talker.jit.simd import first_lane, shuffle, store
 
 # 2^f for f in -0.5..0.5: least-squares in relative error, 2.6e-6 at most. One degree less would be 7.5e-5.
 _C0, _C1, _C2, _C3, _C4 = 0.99999926, 0.69312181, 0.24024745, 0.05591786, 0.0095701

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import types
 
-from talker.render.cpu.simd import FLOATS, I8, I32, I64, LANES, float8, instruction, mask8
+from talker.jit.simd import FLOATS, I8, I32, I64, LANES, float8, instruction, mask8
 
 _INTS, _BYTES = ir.VectorType(I32, LANES), ir.VectorType(I8, LANES)
 

@@ -45,29 +45,57 @@ def _temporary_cache() -> Path:
 
 
 def _fingerprint() -> str:
-    """Changes with any source file: numba itself only looks at the file of the outermost function."""
+    """Changes with any source file of kernels: numba itself only looks at the file of the outermost function."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    digest.update((Path(__file__).parents[1] / "constants.py").read_bytes())
+    package = Path(__file__).parents[1]
+    for pattern in SOURCES:
+        for path in sorted(package.glob(pattern)):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
+
+SOURCES = (
+    "jit/*.py",
+    "render/*.py",
+    "render/cpu/*.py",
+    "model/*.py",
+    "ssim.py",
+    "losses.py",
+    "dataset/steps/*.py",
+)
+"""Where kernels and the constants they are compiled with are written."""
 
 _KERNELS = str(cache_root() / "kernels" / _fingerprint())
 OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
 # No flag beyond contraction: -ffast-math silently folds the rounding trick in simd.py and breaks NaN handling.
+SUMS = OPTIONS | {"fastmath": {"contract", "reassoc", "nsz"}}
+# Sums may be reordered (that is what lets numba vectorise them); NaN and infinity keep their meaning.
 
 
 def kernel(function: Callable) -> Callable:
     """Compile on first call, keep on disk, and release the GIL while running."""
-    config: Any = numba_config  # its attributes are made at run time
-    before, config.CACHE_DIR = config.CACHE_DIR, _KERNELS
-    try:
-        return numba.njit(cache=True, nogil=True, **OPTIONS)(function)
-    finally:
-        config.CACHE_DIR = before
+    return _kept(function, OPTIONS)
+
+
+def sum_kernel(function: Callable) -> Callable:
+    """``kernel`` that may add in another order than written, without the SIMD layer."""
+    return _kept(function, SUMS)
 
 
 def inlined(function: Callable) -> Callable:
     """A piece of a kernel; becomes part of its caller."""
     return numba.njit(forceinline=True, **OPTIONS)(function)
+
+
+def inlined_sum(function: Callable) -> Callable:
+    """A piece of a ``sum_kernel``."""
+    return numba.njit(forceinline=True, **SUMS)(function)
+
+
+def _kept(function: Callable, options: dict[str, Any]) -> Callable:
+    config: Any = numba_config  # its attributes are made at run time
+    before, config.CACHE_DIR = config.CACHE_DIR, _KERNELS
+    try:
+        return numba.njit(cache=True, nogil=True, **options)(function)
+    finally:
+        config.CACHE_DIR = before
