@@ -66,9 +66,9 @@ SOURCES = (
 """Where kernels and the constants they are compiled with are written."""
 
 _KERNELS = str(cache_root() / "kernels" / _fingerprint())
-OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
 # No flag beyond contraction: -ffast-math silently folds the rounding trick in simd.py and breaks NaN handling.
-SUMS = OPTIONS | {"fastmath": {"contract", "reassoc", "nsz"}}
+SUMS: dict[str, Any] = OPTIONS | {"fastmath": {"contract", "reassoc", "nsz"}}
 # Sums may be reordered (that is what lets numba vectorise them); NaN and infinity keep their meaning.
 
 
