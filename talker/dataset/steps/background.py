@@ -145,7 +145,7 @@ def _median(frames: np.ndarray, free: np.ndarray) -> np.ndarray:
         part = slice(rows, rows + ROWS)
         # A covered sample is the largest number: it never counts as below.
         block = np.where(free[:, part, :, None], frames[:, part], np.uint8(255))
-        for bit in np.uint8([128, 64, 32, 16, 8, 4, 2, 1]):
+        for bit in np.array([128, 64, 32, 16, 8, 4, 2, 1], np.uint8):
             trial = median[part] | bit
             below = (block < trial).sum(0, dtype=np.uint16)
             median[part] = np.where(below <= rank[part], trial, median[part])
