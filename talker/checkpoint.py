@@ -11,8 +11,6 @@ poster.jpg, preview.mp4, training.json, README.md     for people; nothing here r
 from __future__ import annotations
 
 import dataclasses
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from talker.card import (
+    AVATAR_JSON,
+    FORMAT,
+    MODEL,
+    MOTION,
+    NEUTRAL_PLY,
+    PLATE,
+    AvatarCard,
+    damaged,
+    read_header,
+)
 from talker.errors import CheckpointError, ConfigError
 from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
 from talker.model.canonical import FIELDS, CanonicalGaussians
 from talker.model.deformation import POSE_DIM, DeformationField, FieldConfig
 from talker.model.motion import LIPS_AND_JAW, RIGID, LipCode, MotionConfig, MotionModel
-from talker.safe_files import TensorRule, read_json, read_tensors, write_json, write_tensors
+from talker.safe_files import write_json
+from talker.tensor_files import TensorRule, read_tensors, write_tensors
 from talker.types import EXPRESSION_DIM, FPS, Camera, MotionTrack
-
-FORMAT = 1
-AVATAR_JSON, MODEL, MOTION, PLATE = "avatar.json", "model.safetensors", "motion.safetensors", "background.png"
-NEUTRAL_PLY, POSTER, PREVIEW, TRAINING, README = (
-    "neutral.ply",
-    "poster.jpg",
-    "preview.mp4",
-    "training.json",
-    "README.md",
-)
-REQUIRED = (AVATAR_JSON, MODEL, MOTION, PLATE)
 
 MAX_GAUSSIANS = 500_000
 MAX_SIZE = 1024
@@ -47,35 +46,6 @@ MAX_TABLE = 1 << 22
 """Numbers in the hash tables of one plane: 16 MB."""
 MAX_ROWS = 1 << 27
 """Numbers in the largest matrix a frame needs, Gaussians by channels or by agents: 512 MB."""
-
-HEADER_KEYS = {
-    "format",
-    "card",
-    "model",
-    "branches",
-    "embedding",
-    "motion",
-    "lip_code",
-    "audio_encoder",
-    "camera",
-}
-
-
-@dataclass(frozen=True)
-class AvatarCard:
-    """What is known about an avatar without loading it."""
-
-    name: str
-    created: str
-    """ISO 8601, UTC."""
-    preset: str
-    size: int
-    n_gaussians: int
-    audio_encoder: str
-    consent: dict[str, str]
-    metrics: dict[str, float] = field(default_factory=dict)
-    version: int = FORMAT
-    bytes: int = 0
 
 
 def save_avatar(avatar: Avatar, folder: Path, card: AvatarCard) -> None:
@@ -108,36 +78,6 @@ def save_avatar(avatar: Avatar, folder: Path, card: AvatarCard) -> None:
     write_json(folder / AVATAR_JSON, header)
 
 
-def read_card(folder: Path) -> AvatarCard:
-    """The card of the avatar in ``folder``.
-
-    Raises:
-        CheckpointError: Missing, damaged or of another version.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    header = _header(folder)
-    card = {**header["card"], "version": header["format"]}
-    if set(card) - {f.name for f in dataclasses.fields(AvatarCard)}:
-        raise _damaged("its card has unknown entries")
-    if not isinstance(card.get("consent"), dict):
-        card["consent"] = {}  # what is no record is no consent; who needs one says so in better words
-    try:
-        card = TypeAdapter(AvatarCard).validate_json(json.dumps(card), strict=True)
-    except ValidationError as error:
-        raise _damaged("its card has missing entries or such of another kind") from error
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return dataclasses.replace(card, bytes=size)
-
-
-def update_card(folder: Path, **changes: Any) -> AvatarCard:
-    """Replace entries of the card, such as ``name`` or ``metrics``."""
-    header = _header(folder)
-    header["card"] = {**header["card"], **changes}
-    write_json(folder / AVATAR_JSON, header)
-    return read_card(folder)
-
-
 def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
     """The avatar in ``folder``, ready to be driven.
 
@@ -147,7 +87,7 @@ def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
     Raises:
         CheckpointError: Missing, damaged, foreign or of another version.
     """
-    header = _header(folder)
+    header = read_header(folder)
     config = _config(header)
     _check_signal(header, config)
     camera = _camera(header)
@@ -197,30 +137,6 @@ def write_neutral_ply(avatar: Avatar, path: Path) -> None:
         plyfile.PlyData([plyfile.PlyElement.describe(table, "vertex")], byte_order="<").write(str(part))
 
 
-def _header(folder: Path) -> dict[str, Any]:
-    if not (folder / AVATAR_JSON).is_file():
-        raise CheckpointError(
-            "avatar.missing",
-            f"There is no avatar in {folder.name!r}.",
-            expected=f"A folder with {', '.join(REQUIRED)}.",
-            todo="Create one first, or pull one from the Hub.",
-        )
-    header = read_json(folder / AVATAR_JSON, max_bytes=1 << 20)
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            "avatar.version",
-            f"This avatar has format {str(header.get('format'))[:20]!r}.",
-            expected=f"This version of talker reads format {FORMAT}.",
-            todo="Update talker, or ask for the avatar in the current format.",
-        )
-    for name in ("card", "model", "branches", "embedding", "camera"):
-        if not isinstance(header.get(name), dict):
-            raise _damaged(f"{name!r} is missing")
-    if set(header) - HEADER_KEYS or not isinstance(header.get("audio_encoder"), str):
-        raise _damaged("its manifest has unknown or missing entries")
-    return header
-
-
 def _config(header: dict[str, Any]) -> ModelConfig:
     from pydantic import TypeAdapter, ValidationError
 
@@ -233,22 +149,22 @@ def _config(header: dict[str, Any]) -> ModelConfig:
     ):
         known = {f.name for f in dataclasses.fields(kind)}
         if not isinstance(part, dict) or set(part) - known:
-            raise _damaged(f"its {kind.__name__} has unknown entries")
+            raise damaged(f"its {kind.__name__} has unknown entries")
     try:
         return TypeAdapter(ModelConfig).validate_python(model)
     except (ValidationError, ConfigError) as error:
-        raise _damaged("its model configuration is not one this version knows") from error
+        raise damaged("its model configuration is not one this version knows") from error
 
 
 def _check_signal(header: dict[str, Any], config: ModelConfig) -> None:
     """What is predicted from sound must be what the fields take."""
     fields = [config.face, *([] if config.mouth is None else [config.mouth])]
     if {field.signal for field in fields} != {config.face.signal}:
-        raise _damaged("its fields are driven by different signals")
+        raise damaged("its fields are driven by different signals")
     if (config.face.signal == "motion") != (header.get("motion") is not None):
-        raise _damaged("its motion model does not fit its configuration")
+        raise damaged("its motion model does not fit its configuration")
     if config.face.signal == "motion" and any(f.signal_dim != config.motion.dim for f in fields):
-        raise _damaged("its motion code has another length than its fields take")
+        raise damaged("its motion code has another length than its fields take")
 
 
 def _camera(header: dict[str, Any]) -> Camera:
@@ -257,17 +173,17 @@ def _camera(header: dict[str, Any]) -> Camera:
     sizes_ok = type(width) is int and 16 <= width <= MAX_SIZE and height == width
     shaped = isinstance(K, list) and len(K) == 3 and all(isinstance(r, list) and len(r) == 3 for r in K)
     if not sizes_ok or not shaped or not all(type(v) in (int, float) and abs(v) < 1e5 for r in K for v in r):
-        raise _damaged(f"its camera is not a square view of 16 to {MAX_SIZE} pixels")
+        raise damaged(f"its camera is not a square view of 16 to {MAX_SIZE} pixels")
     matrix = torch.tensor(K, dtype=torch.float32)
     if not (matrix[0, 0] > 1.0 and matrix[1, 1] > 1.0):
-        raise _damaged("its focal length is out of range")
+        raise damaged("its focal length is out of range")
     return Camera(matrix, width, height)
 
 
 def _branch_names(header: dict[str, Any], config: ModelConfig) -> tuple[str, ...]:
     names = (FACE,) if config.mouth is None else (FACE, MOUTH)
     if set(header["branches"]) != set(names):
-        raise _damaged("its branches do not fit its configuration")
+        raise damaged("its branches do not fit its configuration")
     return names
 
 
@@ -283,7 +199,7 @@ def _empty_branch(header: dict[str, Any], config: ModelConfig, name: str) -> Bra
     assert field_config is not None
     embedding = field_config.embedding_dim if field_config.encoder == "embedding" else 0
     if header["embedding"].get(name) != embedding:
-        raise _damaged("its embedding does not fit its configuration")
+        raise damaged("its embedding does not fit its configuration")
     _check_cost(field_config, n)
     shapes = {"means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "sh0": (n, 3)}
     values = {key: torch.zeros(shapes.get(key, (n,))) for key in FIELDS}
@@ -292,7 +208,7 @@ def _empty_branch(header: dict[str, Any], config: ModelConfig, name: str) -> Bra
     try:
         deformation = DeformationField(field_config, torch.zeros(3), 1.0)
     except ConfigError as error:  # sizes that are possible one by one, but not together
-        raise _damaged("its model configuration is not one this version knows") from error
+        raise damaged("its model configuration is not one this version knows") from error
     return Branch(CanonicalGaussians(values), deformation)
 
 
@@ -319,7 +235,7 @@ def _empty_motion(header: dict[str, Any], config: MotionConfig) -> MotionModel |
         return None
     features, dim = (motion.get("features"), motion.get("dim")) if isinstance(motion, dict) else (None, None)
     if type(features) is not int or not 1 <= features <= 1 << 16 or dim != config.dim:
-        raise _damaged("the size of its motion model is out of range")
+        raise damaged("the size of its motion model is out of range")
     return MotionModel(1, features, config.dim)
 
 
@@ -390,16 +306,8 @@ def _read_png(path: Path, camera: Camera) -> Tensor:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.size != (camera.width, camera.height):
-                raise _damaged("its background has another size than its camera")
+                raise damaged("its background has another size than its camera")
             pixels = np.asarray(image.convert("RGB"), np.float32)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise _damaged("its background cannot be read") from error
+        raise damaged("its background cannot be read") from error
     return torch.from_numpy(pixels / 255)
-
-
-def _damaged(reason: str) -> CheckpointError:
-    return CheckpointError(
-        "avatar.damaged",
-        f"This avatar cannot be used: {reason}.",
-        todo="Fetch or create it again.",
-    )

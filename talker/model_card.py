@@ -10,7 +10,7 @@ from talker.atomic import write_atomic
 from talker.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from talker.checkpoint import AvatarCard
+    from talker.card import AvatarCard
 
 LIBRARY = "talker"
 TAG = "talker-avatar"
@@ -38,7 +38,7 @@ def write_card(folder: Path, *, repo_id: str | None = None) -> Path:
     Raises:
         CheckpointError: The avatar is missing or damaged, or the card cannot be written.
     """
-    from talker.checkpoint import read_card  # loads torch, which the tag of a search does not need
+    from talker.card import read_card
 
     card = read_card(folder)
     training = _training(folder)

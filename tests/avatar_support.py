@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talker import checkpoint as ck
+from talker import card as manifest
 from talker import provenance
+from talker.checkpoint import save_avatar
 from talker.model.avatar import FACE, Avatar, Branch, ModelConfig
 from talker.model.canonical import FIELDS, CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
@@ -74,7 +75,7 @@ def tiny_avatar_folder(folder: Path, *, name: str = "Zoë", seed: int = 0, extra
     consent = provenance.new_consent("Zoë Doe")
     avatar = tiny_avatar(seed)
     metrics = {"psnr": 28.25, "mouth_r": 0.61}
-    card = ck.AvatarCard(
+    card = manifest.AvatarCard(
         name,
         f"2026-11-20T12:00:{seed:02d}+00:00",
         "preview",
@@ -84,9 +85,9 @@ def tiny_avatar_folder(folder: Path, *, name: str = "Zoë", seed: int = 0, extra
         dataclasses.asdict(consent),
         metrics,
     )
-    ck.save_avatar(avatar, folder, card)
+    save_avatar(avatar, folder, card)
     if extras:
-        write_json(folder / ck.TRAINING, {"talker": "0.1.0", "protocol": "B", "metrics": metrics})
+        write_json(folder / manifest.TRAINING, {"talker": "0.1.0", "protocol": "B", "metrics": metrics})
         _pictures(folder, seed)
     return folder
 
@@ -97,8 +98,8 @@ def _pictures(folder: Path, seed: int) -> None:
 
     rng = np.random.default_rng(seed)
     frame = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(frame).save(folder / ck.POSTER, format="JPEG")
-    with av.open(str(folder / ck.PREVIEW), "w", format="mp4") as out:
+    Image.fromarray(frame).save(folder / manifest.POSTER, format="JPEG")
+    with av.open(str(folder / manifest.PREVIEW), "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"

@@ -18,6 +18,8 @@ LAYERS = (
         "geometry",
         "atomic",
         "safe_files",
+        "tensor_files",
+        "card",
         "memory",
         "threads",
         "fused",
@@ -45,6 +47,8 @@ SAME_LAYER = {
     ("fused", "threads"),
 }
 SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
+SAME_LAYER |= {("tensor_files", "safe_files"), ("tensor_files", "atomic"), ("tensor_files", "errors")}
+SAME_LAYER |= {("card", "safe_files"), ("card", "errors")}
 SAME_LAYER |= {("model_card", "checkpoint"), ("__main__", "cli")}
 SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("video", "audio")}
 
@@ -66,7 +70,7 @@ CONFINED = {
     "gradio": ("ui/",),
     "spaces": ("ui/",),
     "gradio_client": ("jobs/", "studio.py"),
-    "safetensors": ("safe_files.py", "checkpoint.py", "train/"),
+    "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
     "plyfile": ("checkpoint.py", "model/"),
 }
 MAX_LINES = 450

@@ -15,18 +15,8 @@ import torch
 from core_support import stir, tiny_avatar, tiny_model
 from safetensors.torch import load_file, save_file
 
-from talker.checkpoint import (
-    AVATAR_JSON,
-    MODEL,
-    MOTION,
-    NEUTRAL_PLY,
-    PLATE,
-    AvatarCard,
-    load_avatar,
-    read_card,
-    save_avatar,
-    update_card,
-)
+from talker.card import AVATAR_JSON, MODEL, MOTION, NEUTRAL_PLY, PLATE, AvatarCard, read_card, update_card
+from talker.checkpoint import load_avatar, save_avatar
 from talker.dataset.reader import TalkingHeadDataset
 from talker.drive import drive
 from talker.errors import CheckpointError, TalkerError

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from core_support import SIZE, stir, tiny_avatar, write_dataset
 
-from talker.checkpoint import AvatarCard, save_avatar
+from talker.card import AvatarCard
+from talker.checkpoint import save_avatar
 from talker.cli.bench import run
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talker.checkpoint import load_avatar, read_card
+from talker.card import read_card
+from talker.checkpoint import load_avatar
 from talker.cli import main
 from talker.provenance import inspect, label_visible
 from talker.video.decode import decode

@@ -13,7 +13,7 @@ from fake_hub import EXPIRED, FakeHub
 from hub_support import *  # noqa: F403 - fixtures
 from hub_support import contents
 
-from talker import checkpoint as ck
+from talker import card as manifest
 from talker import provenance
 from talker.errors import CheckpointError, ConsentError, HubError, TalkerError
 from talker.hub import Hub, write_card
@@ -175,7 +175,7 @@ def test_publishing_again_sends_only_what_changed(fake: FakeHub, alice: Hub, ava
     fake.requests.clear()
     alice.publish(avatar, ID)
     assert len(fake.repos[ID].commits) == 2 and not fake.paths("PUT"), "nothing had changed"
-    ck.update_card(avatar, name="Zoë 2")
+    manifest.update_card(avatar, name="Zoë 2")
     alice.publish(avatar, ID)
     assert len(fake.repos[ID].commits) == 3 and not fake.paths("PUT")
     assert b"# Zo\xc3\xab 2" in fake.files(ID)["README.md"], "the card follows"
@@ -265,7 +265,7 @@ def test_the_token_reaches_no_log_no_message_no_file(
         for status in (401, 403, 404, 409, 429, 500):
             fake.faults.clear()
             fake.fail("POST", "/commit/", status, times=50)
-            ck.update_card(avatar, name=f"Zoë {status}")
+            manifest.update_card(avatar, name=f"Zoë {status}")
             with pytest.raises(HubError) as caught:
                 hub.publish(avatar, "canary/zoe")
             texts += [str(caught.value), repr(caught.value)]

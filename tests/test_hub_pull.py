@@ -16,7 +16,8 @@ from fake_hub import EXPIRED, FakeHub
 from hub_support import *  # noqa: F403 - fixtures
 from hub_support import ID, contents
 
-from talker.checkpoint import load_avatar, read_card
+from talker.card import read_card
+from talker.checkpoint import load_avatar
 from talker.errors import HubError, TalkerError
 from talker.hub import Hub
 from talker.hub.names import check_repo_id, check_revision

@@ -21,19 +21,16 @@ from hypothesis import strategies as st
 from talker import atomic
 from talker.errors import CheckpointError
 from talker.safe_files import (
-    MAX_HEADER_BYTES,
-    TensorRule,
     atomic_folder,
     atomic_path,
     parse_json,
     read_json,
-    read_tensors,
     sha256_file,
     sweep_temporaries,
     write_atomic,
     write_json,
-    write_tensors,
 )
+from talker.tensor_files import MAX_HEADER_BYTES, TensorRule, read_tensors, write_tensors
 
 LIMIT = 1 << 20
 N_MAX = 1000

@@ -261,7 +261,8 @@ def test_a_job_of_the_app_is_trained_in_the_space_and_comes_back_through_the_hub
         job = wait_state(queue, job_id, "done", "failed", timeout_s=180)
         assert job.state == JobState.DONE, job.error
     assert job.preview and job.summary["published"]
-    from talker.checkpoint import load_avatar, read_card
+    from talker.card import read_card
+    from talker.checkpoint import load_avatar
 
     avatar = queue.store.folder(job_id) / "avatar"
     load_avatar(avatar)

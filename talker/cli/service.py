@@ -33,7 +33,7 @@ def pull(a: Namespace) -> None:
 def list_avatars(a: Namespace) -> None:
     """``list``: shared avatars, or local ones with ``--home``."""
     if a.home is not None:
-        from talker.checkpoint import AVATAR_JSON, read_card
+        from talker.card import AVATAR_JSON, read_card
 
         for folder in sorted(p.parent for p in (a.home / "avatars").glob(f"*/{AVATAR_JSON}")):
             card = read_card(folder)

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talker import checkpoint as ck
+from talker import card
+from talker.checkpoint import MAX_MODEL_BYTES
 from talker.errors import CheckpointError, HubError
 from talker.safe_files import read_json, sha256_file
 
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 MAX_BYTES = {
-    ck.README: MIB // 4,
-    ck.AVATAR_JSON: MIB,
-    ck.MODEL: ck.MAX_MODEL_BYTES,
-    ck.MOTION: 64 * MIB,
-    ck.PLATE: 16 * MIB,
-    ck.POSTER: 8 * MIB,
-    ck.PREVIEW: 64 * MIB,
-    ck.NEUTRAL_PLY: 64 * MIB,
-    ck.TRAINING: MIB,
+    card.README: MIB // 4,
+    card.AVATAR_JSON: MIB,
+    card.MODEL: MAX_MODEL_BYTES,
+    card.MOTION: 64 * MIB,
+    card.PLATE: 16 * MIB,
+    card.POSTER: 8 * MIB,
+    card.PREVIEW: 64 * MIB,
+    card.NEUTRAL_PLY: 64 * MIB,
+    card.TRAINING: MIB,
 }
 """Exact names; nothing else is ever sent or fetched."""
 
@@ -59,13 +60,13 @@ def same_content(path: Path, entry: RepoFile) -> bool:
 def drop_unsound_extras(folder: Path) -> list[str]:
     """Remove files meant for people that are not what their names say; returns their names."""
     checks = {
-        ck.README: _is_text,
-        ck.POSTER: _is_jpeg,
-        ck.PREVIEW: lambda path: path.open("rb").read(12)[4:8] == b"ftyp",
-        ck.NEUTRAL_PLY: lambda path: (
+        card.README: _is_text,
+        card.POSTER: _is_jpeg,
+        card.PREVIEW: lambda path: path.open("rb").read(12)[4:8] == b"ftyp",
+        card.NEUTRAL_PLY: lambda path: (
             path.open("rb").read(40).startswith(b"ply\nformat binary_little_endian 1.0\n")
         ),
-        ck.TRAINING: _is_json,
+        card.TRAINING: _is_json,
     }
     dropped = [
         name for name, sound in checks.items() if (folder / name).is_file() and not sound(folder / name)

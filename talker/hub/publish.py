@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talker import provenance
-from talker.checkpoint import AVATAR_JSON, PREVIEW, REQUIRED, load_avatar, read_card
+from talker.card import AVATAR_JSON, PREVIEW, REQUIRED, read_card
+from talker.checkpoint import load_avatar
 from talker.errors import CheckpointError, HubError, ProvenanceError
 from talker.hub.files import MAX_BYTES, check_size, same_content
 from talker.hub.pull import list_files

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talker.checkpoint import REQUIRED, AvatarCard, load_avatar, read_card
+from talker.card import REQUIRED, AvatarCard, read_card
+from talker.checkpoint import load_avatar
 from talker.errors import CheckpointError, ConsentError, HubError
 from talker.hub.files import MAX_BYTES, check_size, drop_unsound_extras, same_content
 from talker.hub.names import COMMIT

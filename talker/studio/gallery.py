@@ -16,7 +16,7 @@ from talker.errors import CheckpointError, TalkerError
 from talker.studio.config import LOCAL
 
 if TYPE_CHECKING:
-    from talker.checkpoint import AvatarCard
+    from talker.card import AvatarCard
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 
@@ -87,7 +87,7 @@ class Gallery:
         Raises:
             CheckpointError: ``avatar.unknown``, or whatever is wrong with its card.
         """
-        from talker.checkpoint import read_card
+        from talker.card import read_card
 
         folder = self.root / slug
         if not _SLUG.fullmatch(slug or "") or not (folder / "avatar.json").is_file():

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,7 @@ class Studio:
         self._hub = hub
         self._queue = queue
         self._lock = threading.RLock()
+        self._importing = threading.RLock()
         self.inbox = Inbox(self.home / "inbox")
         self.gallery = Gallery(self.home / "avatars")
         self.shelf = ClipShelf(self.home / "clips")
@@ -72,6 +72,7 @@ class Studio:
 
     def example(self, owner: str) -> Upload:
         """The example clip: a speaker drawn by code, made on first use."""
+        self._engine()
         path = self.home / "examples" / f"synthetic-speaker-{EXAMPLE_S}s.mp4"
         with self._lock:
             if not path.is_file():
@@ -90,6 +91,7 @@ class Studio:
 
     def presets(self, seconds: float, size: int) -> list[PresetInfo]:
         """What can be chosen, with the time each takes on this machine for a clip of ``seconds``."""
+        self._engine()
         return preset_infos(seconds, size, self.config.max_minutes)
 
     def launchers(self) -> list[str]:
@@ -209,6 +211,7 @@ class Studio:
 
     def view_of(self, slug: str, owner: str, target: Path) -> Path:
         """Write a copy of an avatar's 3D file, turned to the viewer of the browser, to ``target``."""
+        self._engine()
         from talker.studio.viewing import write_view
 
         write_view(self.gallery.get(slug, owner).ply, target)
@@ -230,13 +233,15 @@ class Studio:
             private: Visible to its owner alone.
             token: The caller's own, used once; None takes the login of this machine.
         """
+        self._engine()
         info = self.gallery.own(slug, owner)
         hub = self._hub_client(token)
         return hub.publish(info.folder, repo_id, private=private)
 
     def pull(self, repo_id: str, owner: str, *, anonymous: bool = False) -> str:
         """Load an avatar from the Hub by repository id; returns its slug. ``anonymous`` uses nobody's login."""
-        from talker.checkpoint import read_card
+        self._engine()
+        from talker.card import read_card
 
         repo_id = repo_id.strip()
         destination = self.home / "pulled" / secrets.token_hex(16)
@@ -248,6 +253,7 @@ class Studio:
 
     def search(self, *, anonymous: bool = False) -> list[str]:
         """Repository ids of public avatars on the Hub."""
+        self._engine()
         found = self._hub_client("" if anonymous else None).search()
         return [str(getattr(item, "repo_id", item)) for item in found]
 
@@ -271,6 +277,7 @@ class Studio:
         label: bool = True,
     ) -> Iterator[TalkChunk | TalkDone]:
         """Let an avatar say something: pieces of video while rendering, then the finished clip."""
+        self._engine()
         info = self.gallery.get(slug, owner)
         speech = talking.speech_of(text, audio, voice, rate)
         words = " ".join((text or "").replace("/", " ").replace("\\", " ").split())
@@ -303,12 +310,24 @@ class Studio:
 
     def warm_up(self) -> None:
         """Import what the first visitor would otherwise wait for; meant for a background thread."""
-        with suppress(ImportError):
-            self._jobs().jobs(LOCAL)
-        with suppress(ImportError):
-            from talker.render import warmup
+        self._engine()
+        from talker.render import warmup
 
-            warmup()
+        warmup()
+
+    def _engine(self) -> None:
+        """Import what loads, drives and trains avatars: seconds, which lists and pages do without.
+
+        One thread at a time: numba and PyTorch import each other's halves in circles, and two threads that start
+        at different ends get a half-made module.
+        """
+        with self._importing:
+            import talker.checkpoint
+            import talker.drive
+            import talker.hub
+            import talker.render.cpu.autograd
+            import talker.train.presets
+            import talker.video.live  # noqa: F401
 
     def _consent(self, who: str, agreed: bool) -> Any:
         from talker.errors import ConsentError
@@ -367,7 +386,7 @@ class Studio:
 
     @staticmethod
     def _name_card(folder: Path, name: str) -> None:
-        from talker.checkpoint import read_card, update_card
+        from talker.card import read_card, update_card
 
         if read_card(folder).name != name:
             update_card(folder, name=name)

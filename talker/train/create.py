@@ -19,7 +19,8 @@ import torch
 
 from talker import __version__
 from talker.atomic import atomic_path
-from talker.checkpoint import POSTER, PREVIEW, TRAINING, AvatarCard, save_avatar, update_card
+from talker.card import POSTER, PREVIEW, TRAINING, AvatarCard, update_card
+from talker.checkpoint import save_avatar
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError
