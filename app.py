@@ -15,6 +15,9 @@ for name in ("GRADIO_VIBE_MODE", "GRADIO_MCP_SERVER", "GRADIO_ALLOWED_PATHS", "G
 from talker.studio import Studio, StudioConfig  # noqa: E402
 from talker.ui import build_app, launch  # noqa: E402
 
+WARM_UP_AFTER_S = 1.0
+"""Imports share the processor with the first page: earlier that page waits, later the first sentence does."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -33,7 +36,9 @@ def main() -> None:
     shared = arguments.host not in LOOPBACK
     studio = Studio(arguments.home, config=StudioConfig.from_environment())
     studio.start(worker=not arguments.no_worker)
-    threading.Thread(target=studio.warm_up, name="warm-up", daemon=True).start()
+    warm_up = threading.Timer(WARM_UP_AFTER_S, studio.warm_up)
+    warm_up.daemon = True
+    warm_up.start()
     launch(build_app(studio, shared=shared), studio, host=arguments.host, port=arguments.port, shared=shared)
 
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 LOCK, RECORD, LOG = "worker.lock", "worker.json", "worker.log"
 MAX_LOG_BYTES = 4 << 20
 
+NICENESS = 10
+"""Of the worker and all it starts: pages and talking avatars come first; an idle machine is all the worker's."""
+
 
 @dataclass(frozen=True)
 class SupervisorConfig:
@@ -190,7 +193,7 @@ class Supervisor:
         command = [sys.executable, "-m", "talker.worker", "--home", str(self.home), *self._options]
         command += ["--app", str(os.getpid())]
         with path.open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -198,6 +201,9 @@ class Supervisor:
                 env=environment,
                 start_new_session=True,  # Ctrl-C in the terminal is for the app, which then lets the worker save
             )
+        with contextlib.suppress(OSError):  # it is gone already, or nobody may do this here
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        return process
 
 
 _supervisors: dict[Path, Supervisor] = {}

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 MAX_NAME = 60
 EXAMPLE_S, EXAMPLE_SIZE = 16, 384
+
+SHORT_TURN_S = 0.0005
+"""A tenth of what Python gives a thread by itself."""
 
 
 class Studio:
@@ -57,6 +61,7 @@ class Studio:
         self._queue = queue
         self._lock = threading.RLock()
         self._importing = threading.RLock()
+        self._talked = False
         self.inbox = Inbox(self.home / "inbox")
         self.gallery = Gallery(self.home / "avatars")
         self.shelf = ClipShelf(self.home / "clips")
@@ -277,6 +282,7 @@ class Studio:
         label: bool = True,
     ) -> Iterator[TalkChunk | TalkDone]:
         """Let an avatar say something: pieces of video while rendering, then the finished clip."""
+        self._talked = True
         self._engine()
         info = self.gallery.get(slug, owner)
         speech = talking.speech_of(text, audio, voice, rate)
@@ -309,11 +315,15 @@ class Studio:
             self._supervisor = Supervisor(self.home).start()
 
     def warm_up(self) -> None:
-        """Import what the first visitor would otherwise wait for; meant for a background thread."""
+        """Make ready what the first who talks would otherwise wait for; meant for a background thread."""
         self._engine()
-        from talker.render import warmup
-
-        warmup()
+        avatars = self.gallery.all(LOCAL)
+        if self._talked or not avatars:
+            return
+        try:
+            talking.rehearse(self._loader.load(avatars[0]))
+        except TalkerError as error:  # whoever uses that avatar is told
+            log.warning("no rehearsal: %s", error)
 
     def _engine(self) -> None:
         """Import what loads, drives and trains avatars: seconds, which lists and pages do without.
@@ -322,12 +332,18 @@ class Studio:
         at different ends get a half-made module.
         """
         with self._importing:
-            import talker.checkpoint
-            import talker.drive
-            import talker.hub
-            import talker.render.cpu.autograd
-            import talker.train.presets
-            import talker.video.live  # noqa: F401
+            # A page is served in some hundred short turns of other threads: let them wait less for this one.
+            turn = sys.getswitchinterval()
+            sys.setswitchinterval(SHORT_TURN_S)
+            try:
+                import talker.checkpoint
+                import talker.drive
+                import talker.hub
+                import talker.render.cpu.autograd
+                import talker.train.presets
+                import talker.video.live  # noqa: F401
+            finally:
+                sys.setswitchinterval(turn)
 
     def _consent(self, who: str, agreed: bool) -> Any:
         from talker.errors import ConsentError

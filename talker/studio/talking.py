@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MAX_AUDIO_S = 600
 
+REHEARSED = 4
+"""Frames."""
+
 
 @dataclass(frozen=True)
 class TalkChunk:
@@ -85,6 +88,20 @@ def speech_of(text: str | None, audio: Path | None, voice: str | None, rate: flo
     from talker.types import Speech
 
     return Speech(load(audio, max_seconds=MAX_AUDIO_S), label="recording")
+
+
+def rehearse(avatar: Avatar) -> None:
+    """Draw a few frames for nobody: everything a first sentence needs is loaded and compiled after it."""
+    import numpy as np
+
+    from talker.drive import DriveConfig, drive
+    from talker.provenance import stamp_frames
+    from talker.types import FPS, SAMPLE_RATE, Speech
+
+    seconds = REHEARSED / FPS
+    hum = 0.1 * np.sin(np.arange(round(seconds * SAMPLE_RATE)) / 20)
+    for _ in stamp_frames(drive(avatar, Speech(hum.astype(np.float32)), config=DriveConfig())):
+        pass
 
 
 def talk(
