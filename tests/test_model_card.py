@@ -11,7 +11,7 @@ from avatar_support import tiny_avatar_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talker import checkpoint as ck
+from talker.card import update_card
 from talker.errors import CheckpointError
 from talker.model_card import TAG, keeps_own_card, plain, write_card
 
@@ -48,7 +48,7 @@ def test_card_of_a_complete_avatar(template: Path) -> None:
 
 def test_card_without_figures_and_pictures(tmp_path: Path) -> None:
     folder = tiny_avatar_folder(tmp_path / "a", extras=False)
-    ck.update_card(folder, metrics={})
+    update_card(folder, metrics={})
     text = write_card(folder).read_text()
     assert "Not measured" in text and "Gallery" not in text and "widget" not in front(text)
     assert "owner/name" in text

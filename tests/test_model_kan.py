@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from talker.errors import CheckpointError, ConfigError
+from talker.model import kan_rows
 from talker.model.kan import KAN, KANLinear, partial_linear, uniform_b_spline
 
 
@@ -194,3 +195,42 @@ def test_bad_shapes_are_refused() -> None:
         KANLinear(2, 2, spline_order=0)
     with pytest.raises(ConfigError):
         KAN((3,))
+
+
+@pytest.mark.parametrize(
+    ("n", "n_in", "n_out"), [(8, 2, 1), (13, 6, 3), (71, 4, 8), (72, 64, 11), (1000, 64, 64), (2049, 10, 17)]
+)
+def test_the_pass_without_gradients_agrees_with_the_one_with(n: int, n_in: int, n_out: int) -> None:
+    torch.manual_seed(n)
+    layer = KANLinear(n_in, n_out, grid_range=(-3.0, 3.0))
+    x = torch.randn(n, n_in) * 3  # some outside the grid
+    x[0, 0], x[1, 0] = -3.0, 3.0  # on its ends
+    x[2] = 200.0 * torch.arange(-1, 1).repeat(n_in // 2)
+    with torch.no_grad():
+        found = layer(x)
+    assert kan_rows.applies(x, n_in) is False, "with gradients it must not apply"
+    torch.testing.assert_close(found, layer(x).detach(), atol=1e-4, rtol=2e-5)
+
+
+def test_nan_stays_in_its_row_without_gradients() -> None:
+    layer = KANLinear(4, 3)
+    x = torch.zeros(20, 4)
+    x[9, 2] = torch.nan
+    with torch.no_grad():
+        found = layer(x)
+    assert found[9].isnan().all()
+    assert found[torch.arange(20) != 9].isfinite().all()
+
+
+def test_the_pass_without_gradients_does_not_depend_on_threads() -> None:
+    layer, x = KANLinear(6, 5), torch.randn(777, 6)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            with torch.no_grad():
+                results.append(layer(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)

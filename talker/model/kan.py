@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from talker.errors import CheckpointError, ConfigError
 from talker.fused import applies
-from talker.model import kernels
+from talker.model import kan_rows, kernels
 
 
 def uniform_b_spline(u: Tensor, order: int) -> Tensor:
@@ -143,15 +143,32 @@ class KANLinear(nn.Module):
         The parts of a partition of the inputs add up to ``forward`` exactly, up to rounding.
         """
         rows = x.reshape(-1, x.shape[-1])
+        if self._whole(rows):
+            out = kan_rows.layer(
+                rows,
+                self.scaled_spline_weight[:, input_slice],
+                self.base_weight[:, input_slice],
+                *self._knots(input_slice),
+            )
+            return out.reshape(*x.shape[:-1], self.out_features)
         base = F.linear(F.silu(rows), self.base_weight[:, input_slice])
         spline = self._splines(rows, input_slice, self.scaled_spline_weight[:, input_slice])
         return (base + spline).reshape(*x.shape[:-1], self.out_features)
 
+    def _whole(self, rows: Tensor) -> bool:
+        """Whether splines and SiLU can be summed in one pass."""
+        if self.spline_order != 3 or not applies(rows, self.base_weight):
+            return False
+        return kan_rows.applies(rows, rows.shape[1])
+
+    def _knots(self, inputs: slice) -> tuple[Tensor, Tensor]:
+        """First knot and knots per unit of the inputs' grids."""
+        grid = self.grid[inputs]
+        return grid[:, 0], (grid.shape[1] - 1) / (grid[:, -1] - grid[:, 0])
+
     def _splines(self, x: Tensor, inputs: slice, coefficients: Tensor) -> Tensor:
         if self.spline_order == 3 and applies(x, coefficients):
-            grid = self.grid[inputs]
-            rate = (grid.shape[1] - 1) / (grid[:, -1] - grid[:, 0])
-            return cast(Tensor, kernels.CubicSplines.apply(x, coefficients, grid[:, 0], rate))
+            return cast(Tensor, kernels.CubicSplines.apply(x, coefficients, *self._knots(inputs)))
         return F.linear(self.b_splines(x, inputs).flatten(1), coefficients.flatten(1))
 
     @torch.no_grad()
