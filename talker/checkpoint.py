@@ -78,7 +78,7 @@ def save_avatar(avatar: Avatar, folder: Path, card: AvatarCard) -> None:
     write_json(folder / AVATAR_JSON, header)
 
 
-def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
+def load_avatar(folder: Path, *, device: torch.device | str = "cpu") -> Avatar:
     """The avatar in ``folder``, ready to be driven.
 
     Nothing is trusted: sizes are capped before anything is allocated, tensors must have exactly the names, types
@@ -104,8 +104,7 @@ def load_avatar(folder: Path, *, device: str = "cpu") -> Avatar:
     )
     schema = {name: TensorRule.like(value) for name, value in avatar.state_dict().items()}
     avatar.load_state_dict(read_tensors(folder / MODEL, schema=schema, max_bytes=MAX_MODEL_BYTES))
-    avatar.camera = camera.to(device)
-    return avatar.to(device).eval().requires_grad_(False)
+    return avatar.place(device).eval().requires_grad_(False)
 
 
 def write_neutral_ply(avatar: Avatar, path: Path) -> None:

@@ -91,13 +91,13 @@ def drive(
             torch.from_numpy(motion.expression[index]),
             torch.from_numpy(motion.T_cam_head[index]),
             torch.from_numpy(motion.T_cam_torso[index]),
-        )
+        ).to(avatar.device)
         frame = draw_frame(avatar, driving, camera=camera, plate=plate, prepared=prepared, backend=backend)
         return frame.cpu().numpy()
 
     # A GPU works through frames in order anyway; on a CPU whole frames side by side keep every core busy.
     moments = enumerate(chain.from_iterable(blocks))
-    yield from map_ahead(draw, moments) if avatar.plate.device.type == "cpu" else map(draw, moments)
+    yield from map_ahead(draw, moments) if avatar.device.type == "cpu" else map(draw, moments)
 
 
 def speech_signals(avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()) -> torch.Tensor:

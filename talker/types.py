@@ -88,6 +88,15 @@ class Driving:
     T_cam_head: Tensor  # [4, 4]
     T_cam_torso: Tensor  # [4, 4]
 
+    def to(self, device: torch.device) -> Driving:
+        """The same control on ``device``, not waited for."""
+        return Driving(
+            self.audio.to(device, non_blocking=True),
+            self.expression.to(device, non_blocking=True),
+            self.T_cam_head.to(device, non_blocking=True),
+            self.T_cam_torso.to(device, non_blocking=True),
+        )
+
 
 @dataclass(frozen=True)
 class MotionTrack:

@@ -30,7 +30,7 @@ LAYERS = (
     ),
     ("video", "audio"),
     ("dataset", "model", "render", "ssim", "losses", "metrics"),
-    ("checkpoint", "frame", "provenance", "model_card"),
+    ("checkpoint", "device", "frame", "provenance", "model_card"),
     ("train", "drive"),
     ("hub", "jobs"),
     ("studio", "worker"),

@@ -9,7 +9,7 @@ import torch
 from talker.errors import BackendError
 from talker.geometry import quat_to_matrix
 from talker.render import constants, rasterize
-from talker.render.gsplat_backend import _import_gsplat
+from talker.render.gsplat_backend import require_gsplat
 from talker.render.reference import _project
 from talker.types import Camera, Gaussians
 from tests.golden.make_render_goldens import golden, path_of
@@ -97,4 +97,4 @@ def test_projection_is_that_of_gsplats_own_torch_code() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_gsplat_is_explained() -> None:
     with pytest.raises(BackendError, match=r'pip install "gsplat==1.5.3"'):
-        _import_gsplat()
+        require_gsplat()

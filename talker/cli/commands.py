@@ -89,13 +89,14 @@ def evaluate(a: Namespace) -> None:
     from talker.audio.waveform import load
     from talker.checkpoint import load_avatar
     from talker.dataset.reader import TalkingHeadDataset
+    from talker.device import chosen_device
     from talker.events import Evaluated
     from talker.train.evaluate import EvaluateConfig
     from talker.train.evaluate import evaluate as run
 
     config = EvaluateConfig(protocol=a.protocol, frames_dir=a.frames)
     control = None if a.swap is None else load(a.swap)
-    avatar, dataset = load_avatar(a.avatar), TalkingHeadDataset(a.data)
+    avatar, dataset = load_avatar(a.avatar, device=chosen_device()), TalkingHeadDataset(a.data)
     for event in run(avatar, dataset, config, control=control):
         if isinstance(event, Evaluated):
             say(table(f"{a.avatar.name}, held-out frames, protocol {event.protocol}", event.metrics))
@@ -109,13 +110,14 @@ def drive(a: Namespace) -> None:
     from tqdm import tqdm
 
     from talker.checkpoint import load_avatar
+    from talker.device import chosen_device
     from talker.drive import DriveConfig
     from talker.drive import drive as run
     from talker.provenance import sign, stamp_frames
     from talker.types import SAMPLE_RATE
     from talker.video.encode import Mp4Writer
 
-    avatar = load_avatar(a.avatar)
+    avatar = load_avatar(a.avatar, device=chosen_device())
     speech = _speech(a)
     config = DriveConfig(size=a.size, seed=a.seed, head_motion=a.head_motion, intensity=a.intensity)
     if a.over is not None:

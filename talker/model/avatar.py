@@ -113,6 +113,16 @@ class Avatar(nn.Module):
         """Gaussians of all branches."""
         return sum(len(self.branch(name).canonical) for name in self.branches)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the avatar is computed."""
+        return self.plate.device
+
+    def place(self, device: torch.device | str) -> Avatar:
+        """Move everything that is computed with, the camera included; returns itself."""
+        self.camera = self.camera.to(device)
+        return self.to(device)
+
     def prepare(self) -> dict[str, Prepared]:
         """What depends on the Gaussians alone, per branch; kept while driving."""
         return {
@@ -154,7 +164,8 @@ class Avatar(nn.Module):
             windows: [T, W, A] audio features.
             activity: [T] speech activity; absent means speech everywhere.
         """
-        features = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32))
+        features = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)).to(self.device)
         if self.motion is None:
             return features
-        return self.motion(features, None if activity is None else torch.from_numpy(activity))
+        speaking = None if activity is None else torch.from_numpy(activity).to(self.device)
+        return self.motion(features, speaking)

@@ -133,7 +133,7 @@ class ESAA(Fusion):
         """Tokens [K, d] with the sinusoids of ``ppe="add"``."""
         if self.ppe != "add":
             return tokens
-        return tokens + _sinusoids(tokens.shape[0], tokens.shape[1], self.period).to(tokens)
+        return tokens + _sinusoids(tokens.shape[0], tokens.shape[1], self.period, tokens.device)
 
     def _token_attention(self, agents: Tensor, tokens: Tensor) -> Tensor:
         logits = agents @ tokens.T * self.scale
@@ -229,15 +229,15 @@ def _pool_runs(spatial: Tensor, order: Tensor | None, n: int) -> Tensor:
     if order is not None:
         rank = torch.empty_like(rank).scatter_(0, order, rank)
     run = torch.div(rank * n, rows, rounding_mode="floor")
-    size = torch.bincount(run, minlength=n).to(spatial)
+    size = spatial.new_zeros(n).index_add(0, run, spatial.new_ones(rows))
     return spatial.new_zeros(n, spatial.shape[1]).index_add(0, run, spatial) / size[:, None]
 
 
-def _sinusoids(length: int, dim: int, period: int) -> Tensor:
+def _sinusoids(length: int, dim: int, period: int, device: torch.device) -> Tensor:
     """Sines and cosines [length, dim] of the position within a period."""
-    position = (torch.arange(length) % period)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
-    code = torch.zeros(length, dim)
+    position = (torch.arange(length, device=device) % period)[:, None]
+    rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
+    code = torch.zeros(length, dim, device=device)
     code[:, 0::2] = torch.sin(position * rate)
     code[:, 1::2] = torch.cos(position * rate)[:, : dim // 2]
     return code

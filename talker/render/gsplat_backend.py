@@ -20,7 +20,7 @@ _ALL = 1 << 30
 """More batches than any tile has."""
 
 
-def _import_gsplat() -> ModuleType:
+def require_gsplat() -> ModuleType:
     """The library with its kernels built, or a ``BackendError`` that says how to get it."""
     expected = "Gaussians on a CUDA device are drawn by gsplat 1.5.3."
     todo = 'Install it with: pip install "gsplat==1.5.3", beside a CUDA toolkit (nvcc) that fits PyTorch.'
@@ -71,7 +71,7 @@ def rasterize_gsplat(gaussians: Gaussians, camera: Camera, *, pixel_counts: bool
         BackendError: The tensors are not on a CUDA device, or gsplat is not installed or not built.
     """
     _check_device(gaussians)
-    gsplat = _import_gsplat()
+    gsplat = require_gsplat()
     n, device = len(gaussians), gaussians.means.device
     g = _without_broken(gaussians)
     width, height = camera.width, camera.height

@@ -56,11 +56,12 @@ class Loader:
     def load(self, info: AvatarInfo) -> Avatar:
         """The avatar, from memory if its folder has not changed since."""
         from talker.checkpoint import load_avatar
+        from talker.device import chosen_device
 
         key = (info.slug, (info.folder / "avatar.json").stat().st_mtime)
         with self._lock:
             if key not in self._loaded:
-                self._loaded[key] = load_avatar(info.folder)
+                self._loaded[key] = load_avatar(info.folder, device=chosen_device())
             self._loaded.move_to_end(key)
             while len(self._loaded) > self._capacity:
                 self._loaded.popitem(last=False)

@@ -39,6 +39,15 @@ class Conditioning:
     T_cam_head: Tensor
     T_cam_torso: Tensor
 
+    def to(self, device: torch.device) -> Conditioning:
+        """A copy on ``device``."""
+        return Conditioning(
+            self.signal.to(device),
+            self.expression.to(device),
+            self.T_cam_head.to(device),
+            self.T_cam_torso.to(device),
+        )
+
     def driving(self, index: int) -> Driving:
         """The control of one frame."""
         return Driving(

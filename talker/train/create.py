@@ -23,6 +23,7 @@ from talker.card import POSTER, PREVIEW, TRAINING, AvatarCard, update_card
 from talker.checkpoint import save_avatar
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
+from talker.device import chosen_device
 from talker.errors import ConfigError
 from talker.events import Evaluated, Event, Finished, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
@@ -147,7 +148,9 @@ def train_avatar(
     if not resume:
         shutil.rmtree(state_folder(avatar_dir), ignore_errors=True)
     yield StageStarted("build", 0)
+    device = chosen_device()
     avatar, conditioning = build(dataset, preset.model, config.seed)
+    avatar, conditioning = avatar.place(device), conditioning.to(device)
     yield Note(f"Sound is read as {avatar.audio_encoder}; {avatar.n_gaussians:,} Gaussians to start with.")
     clock.lap("build")
     state = TrainState(avatar, dataset.n_frames, LearningRates())
@@ -243,6 +246,7 @@ def _summary(
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "device": chosen_device().type,
             "torch": torch.__version__,
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },

@@ -141,14 +141,15 @@ def _over_truth(
                 torch.from_numpy(motion.expression[index]),
                 torch.from_numpy(motion.T_cam_head[index]),
                 torch.from_numpy(motion.T_cam_torso[index]),
-            )
+            ).to(avatar.device)
             rgb = torch.from_numpy(np.asarray(dataset.frames[dataset.n_train + index], np.float32)) / 255
+            rgb = rgb.to(avatar.device)
             for name in reversed(list(avatar.branches)):  # the mouth lies behind the face
                 gaussians, _ = avatar.gaussians(name, driving, prepared=prepared[name])
                 head = avatar.branch(name).canonical.rig() >= HEAD_SHARE
                 out = rasterize(gaussians.select(head), avatar.camera)
                 rgb = out.rgb + (1 - out.alpha) * rgb
-            yield to_uint8(rgb).numpy()
+            yield to_uint8(rgb).cpu().numpy()
 
 
 def _measured(

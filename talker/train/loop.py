@@ -127,7 +127,7 @@ class _StageRun:
                 yield self._progress(loss)
             if now - shown >= config.preview_every_s:
                 shown = now
-                yield Preview(self.stage.name, position.step, to_uint8(frame.rgb).numpy())
+                yield Preview(self.stage.name, position.step, to_uint8(frame.rgb).cpu().numpy())
             self.stopped = should_stop()
             if self.stopped or now - saved >= config.checkpoint_every_s:
                 saved = now
@@ -164,13 +164,14 @@ class _StageRun:
         signal, jitter = cond.signal[index], None
         if not self.stage.static:
             generator = self._generator()
-            jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=generator)
+            jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=generator).to(signal)
             if self.state.avatar.motion is not None:
-                signal = signal + self.stage.signal_jitter * torch.randn(signal.shape, generator=generator)
+                noise = torch.randn(signal.shape, generator=generator).to(signal)
+                signal = signal + self.stage.signal_jitter * noise
         driving = Driving(signal, cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
         # The plate of these seconds, or a camera that drifts teaches the hair to paint the wall.
-        plate = _image(self.dataset.plate_at(index))
+        plate = _image(self.dataset.plate_at(index), self.state.avatar.device)
         return render_frame(
             self.state.avatar,
             driving,
@@ -186,7 +187,7 @@ class _StageRun:
         return torch.Generator().manual_seed(hash((self.config.seed, position.stage, position.step)) % 2**31)
 
     def _objective(self, frame: Frame, index: int, weights: LossWeights) -> Tensor:
-        truth = _image(self.dataset.frames[index])
+        truth = _image(self.dataset.frames[index], frame.rgb.device)
         boxes = face_boxes(self.dataset.landmarks[index], self.dataset.size)
         loss, mse = weighted_l1(frame.rgb, truth, _pixel_weights(self.dataset.size, boxes, weights))
         psnr = float(-10 * torch.log10(mse.clamp_min(1e-10)))
@@ -195,6 +196,7 @@ class _StageRun:
             loss = loss + weights.dssim * dssim(frame.rgb, truth)
         if weights.mask:
             mask = torch.from_numpy(np.asarray(self.dataset.masks[index], np.float32))[..., None] / 255
+            mask = mask.to(frame.rgb.device)
             loss = loss + weights.mask * l1(_alpha(frame), mask).mean()
         if weights.offset:
             sizes = [offset_size(o.present()) for o in frame.offsets.values() if o is not None]
@@ -209,7 +211,7 @@ class _StageRun:
         """Mean squared change of the offsets to the next frame of the same shot; 0 where there is none."""
         following = min(index + 1, self.dataset.n_train - 1)
         valid, segment = self.dataset.valid, self.dataset.segment
-        total = torch.zeros(())
+        total = frame.rgb.new_zeros(())
         if not valid[following] or segment[following] != segment[index]:
             return total
         driving = self.conditioning.driving(following)
@@ -266,9 +268,9 @@ class _StageRun:
         return Progress(self.stage.name, position.step, self.stage.steps, left, values)
 
 
-def _image(pixels: np.ndarray) -> Tensor:
+def _image(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Floats 0..1 [H, W, 3] of bytes."""
-    return torch.from_numpy(np.array(pixels)).float().mul_(1 / 255)
+    return torch.from_numpy(np.array(pixels)).to(device).float().mul_(1 / 255)
 
 
 def _pixel_weights(size: int, boxes: FaceBoxes, weights: LossWeights) -> np.ndarray:

@@ -50,7 +50,7 @@ class PoseRefinement(nn.Module):
 
     def forward(self, index: int, T_cam_head: Tensor, T_cam_torso: Tensor) -> tuple[Tensor, Tensor]:
         """Corrected poses [4, 4] of frame ``index``."""
-        row = torch.tensor([index])
+        row = torch.tensor([index], device=self.head.weight.device)
         return _corrected(T_cam_head, self.head(row)[0]), _corrected(T_cam_torso, self.torso(row)[0])
 
 
@@ -75,7 +75,7 @@ class TrainState:
 
     def __init__(self, avatar: Avatar, n_frames: int, rates: LearningRates) -> None:
         self.avatar = avatar
-        self.refinement = PoseRefinement(n_frames)
+        self.refinement = PoseRefinement(n_frames).to(avatar.device)
         self.rates = rates
         self.position = Position()
         self.gaussians = {name: self._gaussian_optimizer(avatar.branch(name)) for name in avatar.branches}
@@ -186,7 +186,7 @@ class TrainState:
                     "The saved training was made with other settings or by another version.",
                     todo="Choose the same settings as before, or start anew without --resume.",
                 )
-            self._restore(load_file(candidate / STATE_FILE), manifest, stages)
+            self._restore(load_file(candidate / STATE_FILE, device=str(self.avatar.device)), manifest, stages)
             return True
         return False
 
