@@ -19,6 +19,7 @@ import torch
 
 from talker.cli.bench_frames import measure_drive, measure_render
 from talker.cli.bench_samples import Results, needed, sampled, sizes
+from talker.device import chosen_device
 from talker.train.origin import commit, machine
 from talker.types import FPS
 
@@ -54,6 +55,7 @@ def _train(a: Namespace) -> Results:
     dataset = TalkingHeadDataset(needed(a, "data"))
     preset = get_preset("preview")
     avatar, conditioning = build(dataset, preset.model, 0)
+    avatar, conditioning = avatar.place(chosen_device()), conditioning.to(chosen_device())
     state = TrainState(avatar, dataset.n_frames, LearningRates())
     results = sizes(avatar.n_gaussians, dataset.size)
     with TemporaryDirectory(prefix="talker-bench-") as folder:
@@ -69,7 +71,7 @@ def _train(a: Namespace) -> Results:
     share = a.seconds / 9
     results |= sampled("roofline_rasteriser", _raster_step(avatar, conditioning), share)
     results |= sampled("part_field", _field_step(avatar, conditioning), share)
-    results |= sampled("part_objective", _objective_step(avatar, dataset), share)
+    results |= sampled("part_objective", _objective_step(dataset), share)
     deform, limit = results["step_deform_ms"], results["roofline_rasteriser_ms"]
     return results | {"rasteriser_share_of_step": round(float(limit) / float(deform), 3)}
 
@@ -105,11 +107,11 @@ def _field_step(avatar, conditioning) -> Callable[[], None]:
     return step
 
 
-def _objective_step(avatar, dataset) -> Callable[[], None]:
+def _objective_step(dataset) -> Callable[[], None]:
     """The photometric terms over a whole frame and their gradient."""
     from talker.losses import dssim, weighted_l1
 
-    truth = torch.from_numpy(np.array(dataset.frames[0])).float() / 255
+    truth = torch.from_numpy(np.array(dataset.frames[0])).to(chosen_device()).float() / 255
     image = (0.9 * truth).requires_grad_()
     weight = np.full(truth.shape[:2], 1 / truth.numel(), np.float32)
 

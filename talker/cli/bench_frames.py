@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from talker.checkpoint import load_avatar
-from talker.cli.bench_samples import Results, needed, sampled, sizes, voice
+from talker.cli.bench_samples import Results, finish, needed, sampled, sizes, voice
+from talker.device import chosen_device
 from talker.drive import DriveConfig, drive, own_motion, speech_signals
 from talker.frame import draw_frame
 from talker.model.avatar import FACE, MOUTH, Avatar
@@ -39,9 +40,9 @@ def measure_render(a: Namespace) -> Results:
     ``forward`` is the rasteriser alone on the same Gaussians, the limit of a frame; ``forward_backward`` that of a
     training step.
     """
-    avatar = load_avatar(needed(a, "avatar"))
+    avatar = load_avatar(needed(a, "avatar"), device=chosen_device())
     camera = _camera(avatar, a.size)
-    plate = torch.zeros(camera.height, camera.width, 3)
+    plate = torch.zeros(camera.height, camera.width, 3, device=avatar.device)
     controls = itertools.cycle(_controls(avatar, voice(4.0)))
     share = a.seconds / 6
     with torch.inference_mode():
@@ -77,7 +78,7 @@ def measure_drive(a: Namespace) -> Results:
     from talker.provenance import stamp_frames
     from talker.video.encode import Mp4Writer
 
-    avatar = load_avatar(needed(a, "avatar"))
+    avatar = load_avatar(needed(a, "avatar"), device=chosen_device())
     config = DriveConfig(size=a.size)
     camera = _camera(avatar, a.size)
     size, speech = camera.width, voice(a.seconds)
@@ -128,7 +129,7 @@ def _parts(avatar: Avatar, camera: Camera, speech: Speech, config: DriveConfig) 
     """Processor milliseconds a frame of every part, each by itself on one thread; and the rasteriser side by side."""
     from talker.provenance import stamp_frames
 
-    plate = torch.zeros(camera.height, camera.width, 3)
+    plate = torch.zeros(camera.height, camera.width, 3, device=avatar.device)
     controls = list(itertools.islice(_controls(avatar, voice(1.0)), 25))
     names = list(avatar.branches)
 
@@ -139,7 +140,7 @@ def _parts(avatar: Avatar, camera: Camera, speech: Speech, config: DriveConfig) 
         return {name: rasterize(branch, camera) for name, branch in zip(names, branches, strict=True)}
 
     def to_bytes(layers: dict[str, RenderOutput]) -> np.ndarray:
-        return compose_uint8(layers[FACE], layers.get(MOUTH), plate).numpy()
+        return compose_uint8(layers[FACE], layers.get(MOUTH), plate).cpu().numpy()
 
     with alone(), torch.inference_mode():
         prepared = avatar.prepare()
@@ -169,6 +170,7 @@ def _each(function: Callable[[Item], Result], items: list[Item]) -> tuple[list[R
     start = _cpu_s()
     for item in items:  # again, and nothing kept: fresh memory for every result would be most of the cost
         function(item)
+    finish()
     return results, 1e3 * (_cpu_s() - start) / len(items)
 
 
@@ -203,14 +205,16 @@ def _rasteriser(branches: list[Gaussians], camera: Camera, share: float) -> Resu
             (out.rgb.mean() + out.alpha.mean()).backward()
 
     results = sampled("forward", forward, share) | sampled("forward_backward", both, share)
-    if torch.cuda.is_available():
-        results |= sampled("gsplat", lambda: forward("gsplat"), share)
+    if branches[0].means.device.type == "cuda":  # what the same Gaussians cost without the GPU
+        branches, camera = [g.map(lambda t: t.cpu()) for g in branches], camera.to("cpu")
+        results |= sampled("cpu_back_end", lambda: forward("cpu"), share)
     return results | sampled("reference", lambda: forward("reference"), 0.0, warm_up=0, least=1)
 
 
 def _kan_layer(rows: int, share: float) -> Results:
     """A layer 64 to 64 on as many rows as Gaussians: ours, and the recursion of efficient-kan with tensors."""
     layer, x = KANLinear(64, 64, grid_range=(-3.0, 3.0)), torch.randn(rows, 64)
+    layer, x = layer.to(chosen_device()), x.to(chosen_device())
 
     def recursion() -> Tensor:
         knots, at = layer.grid, x[..., None]
@@ -231,10 +235,8 @@ def _kan_layer(rows: int, share: float) -> Results:
 def _controls(avatar: Avatar, speech: Speech) -> Iterator[Driving]:
     motion = own_motion(avatar.track, speech.n_frames, DriveConfig())
     for t, signal in enumerate(speech_signals(avatar, speech)):
-        yield Driving(
-            signal,
-            *(torch.from_numpy(v[t]) for v in (motion.expression, motion.T_cam_head, motion.T_cam_torso)),
-        )
+        poses = (torch.from_numpy(v[t]) for v in (motion.expression, motion.T_cam_head, motion.T_cam_torso))
+        yield Driving(signal, *poses).to(avatar.device)
 
 
 def _camera(avatar: Avatar, size: int | None) -> Camera:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from talker.device import chosen_device
 from talker.errors import ConfigError
 from talker.types import SAMPLE_RATE, Speech
 
@@ -31,6 +32,7 @@ class Samples:
         """Call once; the result of the call."""
         wall, cpu = time.perf_counter(), time.process_time()
         result = function()
+        finish()
         self.wall.append(1e3 * (time.perf_counter() - wall))
         self.cpu.append(1e3 * (time.process_time() - cpu))
         return result
@@ -47,6 +49,12 @@ class Samples:
         }
 
 
+def finish() -> None:
+    """Wait for what a GPU was given to do; on a CPU everything is done already."""
+    if chosen_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def sampled(
     name: str,
     function: Callable[[], object],
@@ -58,6 +66,7 @@ def sampled(
     """Call ``function`` for about ``seconds``, after a few calls that do not count."""
     for _ in range(warm_up):
         function()
+    finish()
     samples = Samples()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples.wall) < least:
@@ -67,7 +76,17 @@ def sampled(
 
 def sizes(n_gaussians: int, size: int) -> Results:
     """What every figure depends on."""
-    return {"gaussians": n_gaussians, "size": size, "threads": torch.get_num_threads()}
+    return {
+        "gaussians": n_gaussians,
+        "size": size,
+        "threads": torch.get_num_threads(),
+        "device": device_name(),
+    }
+
+
+def device_name() -> str:
+    """``cpu``, or the GPU's own name."""
+    return "cpu" if chosen_device().type == "cpu" else torch.cuda.get_device_name()
 
 
 def voice(seconds: float) -> Speech:
