@@ -317,11 +317,16 @@ class Studio:
     def warm_up(self) -> None:
         """Make ready what the first who talks would otherwise wait for; meant for a background thread."""
         self._engine()
-        avatars = self.gallery.all(LOCAL)
-        if self._talked or not avatars:
+        if self._talked:
             return
+        avatars = self.gallery.all(LOCAL)
         try:
-            talking.rehearse(self._loader.load(avatars[0]))
+            if avatars:
+                talking.rehearse(self._loader.load(avatars[0]))
+            else:  # on a new machine the first avatar then finds its renderer compiled
+                from talker.render import warmup
+
+                warmup()
         except TalkerError as error:  # whoever uses that avatar is told
             log.warning("no rehearsal: %s", error)
 
