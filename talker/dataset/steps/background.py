@@ -28,6 +28,9 @@ KNOWN_SHARE = 0.12
 SAME_PLACE = 8.0
 """Root mean square difference in grey values up to which two shots have one background."""
 
+COMPARED = 4
+"""Every so many pixels each way are enough to see whether two shots have one background."""
+
 WINDOW = 75
 """Frames that share a local plate."""
 
@@ -66,12 +69,15 @@ def make_plates(frames: np.ndarray, masks: np.ndarray, index: np.ndarray, segmen
         segment: [T] number of the shot of each frame.
     """
     shots, counts = np.unique(segment, return_counts=True)
-    members = {shot: index[segment[index] == shot] for shot in shots[np.argsort(-counts)]}
-    members = {shot: own for shot, own in members.items() if len(own)}
-    plates = {shot: make_plate(frames, masks, own) for shot, own in members.items()}
-    first = next(iter(plates))
-    joined = [own for shot, own in members.items() if same_place(plates[first], plates[shot])]
-    main = plates[first] if len(joined) == 1 else make_plate(frames, masks, np.sort(np.concatenate(joined)))
+    members = [index[segment[index] == shot] for shot in shots[np.argsort(-counts)]]
+    members = [own for own in members if len(own)]
+    joined = members[:1]
+    if len(members) > 1:
+        few = slice(None, None, COMPARED)
+        small = frames[:, few, few], masks[:, few, few]
+        first, *others = (make_plate(*small, own) for own in members)
+        joined += [own for own, plate in zip(members[1:], others, strict=True) if same_place(first, plate)]
+    main = make_plate(frames, masks, np.sort(np.concatenate(joined)))
     return Plates(main, *_local(frames, masks, index, segment, main))
 
 
