@@ -14,7 +14,7 @@ from typing import Any
 from talker.errors import CheckpointError
 from talker.safe_files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 AVATAR_JSON, MODEL, MOTION, PLATE = "avatar.json", "model.safetensors", "motion.safetensors", "background.png"
 NEUTRAL_PLY, POSTER, PREVIEW, TRAINING, README = (
     "neutral.ply",

@@ -248,7 +248,7 @@ def _motion_tensors(avatar: Avatar) -> dict[str, Tensor]:
         "segment": torch.from_numpy(np.asarray(track.segment, np.int32)),
     }
     if avatar.lip_code is not None:
-        for name in ("reference", "mean", "basis", "std"):
+        for name in ("reference", "mean", "slide", "basis", "std"):
             tensors[f"lip_code.{name}"] = torch.from_numpy(
                 np.asarray(getattr(avatar.lip_code, name), np.float32)
             )
@@ -277,6 +277,7 @@ def _read_motion(
         for name, shape in (
             ("reference", (len(RIGID), 3)),
             ("mean", (points,)),
+            ("slide", (POSE_DIM, points)),
             ("basis", (motion.dim, points)),
             ("std", (motion.dim,)),
         ):

@@ -64,6 +64,7 @@ def tiny_avatar(seed: int = 0) -> Avatar:
         lip_code=LipCode(
             np.zeros((len(RIGID), 3), np.float32),
             np.zeros(points, np.float32),
+            np.zeros((6, points), np.float32),
             np.ones((DIM, points), np.float32),
             np.ones(DIM, np.float32),
         ),

@@ -17,10 +17,22 @@ from talker.model.motion import (
     MotionConfig,
     MotionModel,
     align_rigidly,
+    opening_slope,
     rest_code,
+    time_bumps,
 )
 
 K = np.array([[2.2 * SIZE, 0, SIZE / 2], [0, 2.2 * SIZE, SIZE / 2], [0, 0, 1]], np.float32)
+
+
+STILL = np.zeros((1, 6), np.float32)
+"""Pose of a head that does not move, for any number of frames."""
+
+
+def fitted(windows: np.ndarray, codes: np.ndarray, config: MotionConfig, **given: np.ndarray) -> MotionModel:
+    """A model with nothing at rest and no opening, unless given."""
+    nothing = np.zeros(codes.shape[1])
+    return MotionModel.fit(windows, codes, config=config, **{"rest": nothing, "slope": nothing, **given})
 
 
 def faces(openings: np.ndarray) -> np.ndarray:
@@ -63,9 +75,9 @@ def test_alignment_never_mirrors() -> None:
 def test_code_is_blind_to_head_motion_and_sees_the_lips() -> None:
     openings = 0.3 * np.abs(np.sin(np.arange(60) / 5))
     still = faces(openings)
-    code = LipCode.fit(still, 4)
-    assert np.abs(code.encode(moved(still, angle=0.2)) - code.encode(still)).max() < 1e-2
-    first = code.encode(still)[:, 0]
+    code = LipCode.fit(still, np.repeat(STILL, 60, 0), openings, 4)
+    assert np.abs(code.encode(moved(still, angle=0.2), STILL) - code.encode(still, STILL)).max() < 1e-2
+    first = code.encode(still, STILL)[:, 0]
     assert abs(np.corrcoef(first, openings)[0, 1]) > 0.99
 
 
@@ -75,14 +87,43 @@ def test_codes_are_standardised_and_rebuild_the_lips() -> None:
     directions = rng.standard_normal((3, len(LIPS_AND_JAW), 2))
     weights = rng.standard_normal((80, 3)) * [3.0, 2.0, 1.0]
     landmarks[:, LIPS_AND_JAW, :2] += np.einsum("tk,kpd->tpd", weights, directions)
-    code = LipCode.fit(landmarks, 3)
-    encoded = code.encode(landmarks)
+    code = LipCode.fit(landmarks, np.repeat(STILL, 80, 0), np.zeros(80), 3)
+    encoded = code.encode(landmarks, STILL)
     assert np.allclose(encoded.mean(0), 0, atol=1e-3)
     assert np.allclose(encoded.std(0), 1, atol=1e-3)
     # Three directions went in: three numbers hold everything.
     points = (encoded * code.std) @ code.basis + code.mean
     truth = align_rigidly(landmarks, code.reference)[:, LIPS_AND_JAW, :2].reshape(80, -1)
     assert np.abs(points - truth).max() < 1e-2
+
+
+def test_code_leaves_out_what_slides_with_the_head() -> None:
+    """Lips that slide with the pose and open by themselves: the code is the opening, whatever the pose."""
+    rng = np.random.default_rng(1)
+    openings = 0.3 * np.abs(np.sin(np.arange(300) / 5))
+    pose = rng.standard_normal((300, 6)).astype(np.float32)
+    landmarks = faces(openings)
+    slid = landmarks.copy()
+    slid[:, LIPS_AND_JAW, :2] += (pose @ rng.uniform(-3, 3, (6, 2)))[:, None]
+    code = LipCode.fit(slid, pose, openings, 4)
+    first = code.encode(slid, pose)[:, 0]
+    assert abs(np.corrcoef(first, openings)[0, 1]) > 0.97
+    assert np.abs(np.corrcoef(np.c_[first, pose].T)[0, 1:]).max() < 0.25
+    blind = LipCode.fit(slid, 0 * pose, openings, 4).encode(slid, 0 * pose)[:, 0]
+    assert abs(np.corrcoef(blind, openings)[0, 1]) < 0.5, "without the pose, sliding is what varies most"
+
+
+def test_a_speaker_who_nods_while_opening_the_mouth_keeps_the_opening() -> None:
+    openings = 0.3 * np.abs(np.sin(np.arange(300) / 5))
+    pose = np.random.default_rng(2).standard_normal((300, 6)).astype(np.float32)
+    pose[:, 0] += (openings - openings.mean()) / openings.std()
+    landmarks = faces(openings)
+    code = LipCode.fit(landmarks, pose, openings, 4)
+    codes = code.encode(landmarks, pose)
+    told = (codes - codes.mean(0)) @ opening_slope(codes, openings)
+    assert np.corrcoef(told, openings)[0, 1] > 0.99
+    assert told.std() > 0.95 * openings.std()
+    assert np.abs(code.slide).max() < 0.1
 
 
 def relation(n: int, noise: float, seed: int = 0, dim: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,13 +139,12 @@ def relation(n: int, noise: float, seed: int = 0, dim: int = 4) -> tuple[np.ndar
 
 def test_ridge_finds_a_known_relation_and_predicts_frames_it_never_saw() -> None:
     windows, codes, truth = relation(900, noise=0.05)
-    config = MotionConfig(dim=4, penalties=(0.01, 1.0, 100.0, 1e6))
-    model = MotionModel.fit(windows[:700], codes[:700], np.zeros(4), config)
+    config = MotionConfig(dim=4, bumps=5, penalties=(1e-4, 1e-2, 1.0, 1e6))
+    model = fitted(windows[:700], codes[:700], config)
     predicted = model(torch.from_numpy(windows[700:])).numpy()
     for k in range(4):
         assert np.corrcoef(predicted[:, k], codes[700:, k])[0, 1] > 0.99
-    assert np.abs(model.weight.numpy() - truth).max() < 0.02
-    assert np.allclose(model.gain.numpy(), 1, atol=0.02), "nothing was lost, so nothing is stretched"
+    assert np.abs(model.weight.numpy() - truth).max() < 0.05
 
 
 def test_penalty_is_chosen_on_blocks_not_seen() -> None:
@@ -114,11 +154,9 @@ def test_penalty_is_chosen_on_blocks_not_seen() -> None:
     codes = np.cumsum(rng.standard_normal((300, 4)), 0).astype(np.float32)  # smooth, unrelated
     codes = (codes - codes.mean(0)) / codes.std(0)
     config = MotionConfig(dim=4, penalties=(0.01, 1e7), variation=0.0)
-    model = MotionModel.fit(windows, codes, np.zeros(4), config)
+    model = fitted(windows, codes, config)
     assert model(torch.from_numpy(windows)).std() < 0.1
-    shuffled = MotionModel.fit(
-        windows, codes, np.zeros(4), MotionConfig(dim=4, penalties=(0.01,), variation=0.0)
-    )
+    shuffled = fitted(windows, codes, MotionConfig(dim=4, penalties=(0.01,), variation=0.0))
     assert shuffled(torch.from_numpy(windows)).std() > 0.3, "a small penalty alone would have fitted noise"
 
 
@@ -133,40 +171,74 @@ def test_more_columns_than_rows_solves_the_same_problem() -> None:
 
 
 def test_taper_leans_on_the_sound_at_the_frame() -> None:
-    """Only the middle row tells something, all rows are alike: a narrow taper finds it, and weighs its edges least."""
+    """Only the middle of a window tells something, all rows are alike: a narrow taper finds it sooner."""
     rng = np.random.default_rng(3)
-    windows = rng.standard_normal((400, 9, 3)).astype(np.float32)
-    codes = (windows[:, 4] @ rng.standard_normal((3, 4)) + 2.0 * rng.standard_normal((400, 4))).astype(
-        np.float32
-    )
-    truth = windows[:, 4] @ np.linalg.lstsq(windows[:, 4], codes, rcond=None)[0]
+    windows = rng.standard_normal((300, 31, 3)).astype(np.float32)
+    heard = windows[:, 14:17].sum(1) @ rng.standard_normal((3, 4))
+    codes = (heard + 4.0 * rng.standard_normal((300, 4))).astype(np.float32)
     errors = {}
-    for taper in (1.0, 1e6):
-        config = MotionConfig(dim=4, taper=taper, variation=0.0)
-        model = MotionModel.fit(windows, codes, np.zeros(4), config)
-        errors[taper] = np.square(model(torch.from_numpy(windows)).numpy() - truth).mean()
-        norms = model.weight.view(9, 3, 4).norm(dim=(1, 2))
-        assert norms.argmax() == 4
-        assert (norms[0] < 0.05 * norms[4]) == (taper == 1.0)
-    assert errors[1.0] < 0.7 * errors[1e6]
+    for taper in (2.0, 1e6):
+        model = fitted(windows, codes, MotionConfig(dim=4, bumps=31, taper=taper))
+        errors[taper] = np.square(model(torch.from_numpy(windows)).numpy() - heard).mean()
+        norms = model.weight.view(31, 3, 4).norm(dim=(1, 2))
+        assert norms.argmax() in (14, 15, 16)
+        assert (norms[3] < 0.03 * norms.max()) == (taper == 2.0)
+    assert errors[2.0] < 0.7 * errors[1e6]
 
 
-def test_gain_gives_back_variation_up_to_its_limit() -> None:
+def test_bumps_are_narrow_at_the_frame_and_cover_the_window() -> None:
+    bumps = time_bumps(32, MotionConfig(bumps=9, taper=1e6))
+    assert bumps.shape == (32, 9)
+    assert np.allclose(np.linalg.norm(bumps, axis=0), 1)
+    assert np.allclose(bumps, bumps[::-1, ::-1]), "as much of the past as of the future"
+    rows = np.arange(32)
+    spread = np.sqrt(
+        (bumps * (rows[:, None] - (rows[:, None] * bumps).sum(0) / bumps.sum(0)) ** 2).sum(0) / bumps.sum(0)
+    )
+    assert spread[4] == spread.min() and spread[4] < 0.7 * spread[1]
+    assert (bumps.max(1) > 0.02).all(), "no row is unheard"
+    held_back = time_bumps(32, MotionConfig(bumps=9, taper=4.0))
+    assert np.linalg.norm(held_back[:, 0]) < 0.05 < np.linalg.norm(held_back[:, 4])
+
+
+def test_sound_of_a_moment_shared_by_few_weights_needs_fewer_frames() -> None:
+    """Smooth weights and few noisy frames: bumps find them better than a weight for every row does."""
+    rng = np.random.default_rng(5)
+    truth = np.exp(-0.5 * ((np.arange(32) - 15.5) / 3) ** 2)[:, None] * rng.standard_normal((1, 6))
+    windows = rng.standard_normal((500, 32, 6)).astype(np.float32)
+    codes = np.einsum("twa,wa->t", windows, truth)[:, None] + 12 * rng.standard_normal((500, 1))
+    errors = [
+        np.square(
+            fitted(windows, codes, MotionConfig(dim=1, bumps=bumps)).weight.view(32, 6).numpy() - truth
+        ).sum()
+        for bumps in (9, 32)
+    ]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_opening_gets_its_variation_back_up_to_a_limit_and_nothing_else_changes() -> None:
     windows, codes, _ = relation(600, noise=1.5)
-    lively = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=1.0, max_gain=1.6))
-    half = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=0.5, max_gain=1.6))
-    safe = MotionModel.fit(windows, codes, np.zeros(4), MotionConfig(dim=4, variation=0.0, max_gain=1.6))
-    assert torch.equal(safe.gain, torch.ones(4))
-    assert (lively.gain > 1.2).all() and (lively.gain <= 1.6).all()
-    assert torch.allclose(half.gain, (1 + lively.gain) / 2)
+    slope = np.array([2.0, 0.0, 1.0, 0.0])
+    across = np.array([1.0, 0.0, -2.0, 0.0])
     x = torch.from_numpy(windows)
-    assert torch.allclose(lively(x) - lively.bias, lively.gain * (safe(x) - safe.bias), atol=1e-4)
+
+    def said(variation: float) -> tuple[np.ndarray, np.ndarray]:
+        config = MotionConfig(dim=4, variation=variation, max_gain=1.6)
+        spoken = fitted(windows, codes, config, slope=slope)(x).numpy() - codes.mean(0)
+        return spoken @ slope, spoken @ np.c_[across, np.eye(4)[:, [1, 3]]]
+
+    (safe, safe_rest), (half, _), (lively, lively_rest) = said(0.0), said(0.5), said(1.0)
+    gain = (lively @ safe) / (safe @ safe)
+    assert 1.2 < gain <= 1.6
+    assert np.allclose(lively, gain * safe, atol=1e-4)
+    assert np.allclose(half, (1 + gain) / 2 * safe, atol=1e-4)
+    assert np.allclose(lively_rest, safe_rest, atol=1e-4)
 
 
 def test_silence_is_exactly_rest() -> None:
     windows, codes, _ = relation(200, noise=0.1)
     rest = np.array([1.5, -0.5, 0.25, 3.0])
-    model = MotionModel.fit(windows, codes, rest, MotionConfig(dim=4))
+    model = fitted(windows, codes, MotionConfig(dim=4), rest=rest)
     activity = torch.ones(200)
     activity[50:120] = 0
     activity[120] = 0.5
@@ -180,11 +252,14 @@ def test_silence_is_exactly_rest() -> None:
 def test_rest_is_the_closed_quiet_mouth() -> None:
     openings = 0.3 * np.abs(np.sin(np.arange(88) / 3.1))
     openings[PAUSE] = 0
-    codes = LipCode.fit(faces(openings), 4).encode(faces(openings))
+    still = np.repeat(STILL, 88, 0)
+    codes = LipCode.fit(faces(openings), still, openings, 4).encode(faces(openings), still)
     activity = (openings > 0).astype(np.float32)
     rest = rest_code(codes, openings, activity)
-    slope, *_ = np.linalg.lstsq(np.c_[codes, np.ones(len(codes))], openings, rcond=None)
-    assert np.append(rest, 1) @ slope == pytest.approx(-PRESSED, abs=1e-3), "pressed, not just touching"
+    slope = opening_slope(codes, openings)
+    assert (rest - codes.mean(0)) @ slope + openings.mean() == pytest.approx(-PRESSED, abs=1e-3), (
+        "pressed, not just touching"
+    )
     pressing = rest - codes[0]
     assert np.linalg.norm(pressing) < 0.3, "and otherwise the closed mouth as it was seen"
     # Without any quiet frame with closed lips, closed lips decide.
@@ -199,12 +274,14 @@ def test_code_of_a_real_track_survives_head_motion() -> None:
     landmarks = np.stack(
         [project_mesh(mesh_points(o, 0.0), K, T) for o, T in zip(openings, head, strict=True)]
     )
-    first = LipCode.fit(landmarks, 4).encode(landmarks)[:, 0]
+    still = np.repeat(STILL, 88, 0)
+    first = LipCode.fit(landmarks, still, openings, 4).encode(landmarks, still)[:, 0]
     assert abs(np.corrcoef(first, openings)[0, 1]) > 0.97
 
 
 @pytest.mark.parametrize(
-    "bad", [{"dim": 0}, {"dim": 65}, {"window": 0}, {"taper": 0.0}, {"folds": 1}, {"penalties": ()}]
+    "bad",
+    [{"dim": 0}, {"dim": 65}, {"window": 0}, {"bumps": 0}, {"taper": 0.0}, {"folds": 1}, {"penalties": ()}],
 )
 def test_impossible_configurations_are_refused(bad: dict) -> None:
     with pytest.raises(ConfigError):

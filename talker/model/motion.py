@@ -32,6 +32,9 @@ LIPS_AND_JAW = (
 PRESSED = 0.025
 """How far lips at rest are pressed beyond touching, in outer-eye distances."""
 
+SLIDE_PENALTY = 20.0
+"""Holds back what is called sliding with the head pose, in frames of evidence."""
+
 
 def align_rigidly(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Remove head motion: rotate and shift every frame so that its rigid points lie on ``reference``.
@@ -55,28 +58,44 @@ def align_rigidly(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LipCode:
-    """Principal components of the aligned lip and jaw points, in standard deviations of the training frames."""
+    """Principal components of what aligned lip and jaw points do by themselves, in standard deviations.
+
+    A tracked mesh slides over the face as the head turns, by several pixels, and no sound tells how far. That part is
+    linear in the head pose and taken out first; the deformation sees the pose and puts it back.
+    """
 
     reference: np.ndarray  # [len(RIGID), 3]
     mean: np.ndarray  # [P]
+    slide: np.ndarray  # [6, P] points per standard deviation of the head pose
     basis: np.ndarray  # [K, P]
     std: np.ndarray  # [K]
 
     @classmethod
-    def fit(cls, landmarks: np.ndarray, dim: int) -> LipCode:
-        """Components of training landmarks [T, 478, 3] (pixels, no NaN)."""
+    def fit(cls, landmarks: np.ndarray, pose: np.ndarray, opening: np.ndarray, dim: int) -> LipCode:
+        """Components of the training frames.
+
+        Args:
+            landmarks: [T, 478, 3] pixels, no NaN.
+            pose: [T, 6] standardised head poses.
+            opening: [T] of the mouth; what goes with it is never taken for sliding, however a speaker nods.
+            dim: Length K of the code.
+        """
         reference = landmarks[:, RIGID].astype(np.float64).mean(0)
         points = _lip_points(landmarks, reference)
         mean = points.mean(0)
-        _, singular, Vt = np.linalg.svd(points - mean, full_matrices=False)
+        causes = np.c_[pose, (opening - opening.mean()) / max(opening.std(), 1e-6)].astype(np.float64)
+        evidence = causes.T @ causes + SLIDE_PENALTY * np.eye(causes.shape[1])
+        slide = np.linalg.solve(evidence, causes.T @ (points - mean))[:-1]
+        own = points - mean - pose @ slide
+        mean += own.mean(0)
+        _, singular, Vt = np.linalg.svd(own - own.mean(0), full_matrices=False)
         std = np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
-        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, Vt[:dim], std)))
+        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, Vt[:dim], std)))
 
-    def encode(self, landmarks: np.ndarray) -> np.ndarray:
-        """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size."""
-        return ((_lip_points(landmarks, self.reference) - self.mean) @ self.basis.T / self.std).astype(
-            np.float32
-        )
+    def encode(self, landmarks: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size, under poses [T, 6]."""
+        own = _lip_points(landmarks, self.reference) - self.mean - pose @ self.slide
+        return (own @ self.basis.T / self.std).astype(np.float32)
 
 
 def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -95,21 +114,18 @@ class MotionModel(nn.Module):
         mean: [F] of the flattened windows.
         weight: [F, K].  bias: [K] mean code.
         rest: [K] code of the closed, silent mouth.
-        gain: [K] restores the variation the penalty takes.
     """
 
     mean: Tensor
     weight: Tensor
     bias: Tensor
     rest: Tensor
-    gain: Tensor
 
     def __init__(self, window: int, features: int, dim: int) -> None:
         super().__init__()
         flat = window * features
         for name, shape in (("mean", flat), ("weight", (flat, dim)), ("bias", dim), ("rest", dim)):
             self.register_buffer(name, torch.zeros(shape))
-        self.register_buffer("gain", torch.ones(dim))
 
     @property
     def dim(self) -> int:
@@ -118,7 +134,7 @@ class MotionModel(nn.Module):
 
     def forward(self, windows: Tensor, activity: Tensor | None = None) -> Tensor:
         """Codes [T, K] for audio windows [T, W, A] and speech activity [T] in 0..1 (1 everywhere if absent)."""
-        spoken = self.bias + ((windows.flatten(1) - self.mean) @ self.weight) * self.gain
+        spoken = self.bias + (windows.flatten(1) - self.mean) @ self.weight
         if activity is None:
             return spoken
         share = activity[:, None]
@@ -126,22 +142,36 @@ class MotionModel(nn.Module):
 
     @classmethod
     def fit(
-        cls, windows: np.ndarray, codes: np.ndarray, rest: np.ndarray, config: MotionConfig
+        cls,
+        windows: np.ndarray,
+        codes: np.ndarray,
+        *,
+        rest: np.ndarray,
+        slope: np.ndarray,
+        config: MotionConfig,
     ) -> MotionModel:
-        """Fit on training windows [T, W, A] and codes [T, K]; ``rest`` [K] is the silent mouth's code."""
-        X = windows.reshape(len(windows), -1).astype(np.float64)
+        """Fit on training frames.
+
+        Args:
+            windows: [T, W, A] audio features.
+            codes: [T, K] true codes.
+            rest: [K] the silent mouth's code.
+            slope: [K] of the mouth opening in the code, see ``opening_slope``.
+            config: Penalties and how far the opening is stretched.
+        """
+        mean, bias = windows.reshape(len(windows), -1).mean(0, dtype=np.float64), codes.mean(0)
+        bumps = time_bumps(windows.shape[1], config)
+        X = np.einsum("twa,wb->tba", windows - mean.reshape(windows.shape[1:]), bumps).reshape(
+            len(windows), -1
+        )
+        Y = (codes - bias).astype(np.float64)
+        penalty, predicted = _choose_penalty(X, Y, config)
+        weight = _ridge(X, Y, penalty) @ _stretch(Y, predicted, slope.astype(np.float64), config)
+        spread = np.einsum("wb,bak->wak", bumps, weight.reshape(bumps.shape[1], -1, codes.shape[1]))
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
-        mean, bias = X.mean(0), codes.mean(0)
-        # Sound far from the frame tells less; scaled down, the penalty holds its weights back more.
-        taper = np.repeat(_taper(windows.shape[1], config.taper), windows.shape[2])
-        X = (X - mean) * taper
-        penalty, predicted = _choose_penalty(X, codes - bias, config)
-        weight = taper[:, None] * _ridge(X, codes - bias, penalty)
-        for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
+        values = {"mean": mean, "weight": spread.reshape(len(mean), -1), "bias": bias, "rest": rest}
+        for name, value in values.items():
             getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
-        variation = (codes.std(0) / np.maximum(predicted.std(0), 1e-6)).clip(1.0, config.max_gain)
-        gain = 1 + config.variation * (variation - 1)
-        model.gain.copy_(torch.from_numpy(gain.astype(np.float32)))
         return model
 
 
@@ -152,33 +182,59 @@ class MotionConfig:
     dim: int = 8
     features: str = "mel+phones"
     window: int = 32
-    taper: float = 5.0
+    bumps: int = 9
+    """Functions of time the weights of a window are made of; closer together near the frame."""
+    taper: float = 6.0
     """Standard deviation, in rows of sound, of the weight of the rows around the frame."""
     penalties: tuple[float, ...] = (100.0, 300.0, 600.0, 1000.0, 2000.0, 4000.0, 10000.0)
     folds: int = 6
     variation: float = 0.75
-    """How far the predicted variation is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
+    """How far the predicted opening is stretched towards the true one: 0 safest frames, 1 liveliest lips."""
     max_gain: float = 1.6
 
     def __post_init__(self) -> None:
         if not (
             1 <= self.dim <= 64
             and 1 <= self.window <= 64
+            and 1 <= self.bumps <= 64
             and self.taper > 0
             and self.penalties
             and self.folds > 1
         ):
             raise ConfigError(
                 "model.motion",
-                f"A motion code of {self.dim} numbers from {self.window} rows of sound.",
+                f"A motion code of {self.dim} numbers from {self.window} rows of sound in {self.bumps} bumps.",
                 expected="1 to 64 of each.",
             )
 
 
-def _taper(window: int, width: float) -> np.ndarray:
-    """Gaussian weights [W] around the middle of a window."""
-    rows = np.arange(window) - (window - 1) / 2
-    return np.exp(-0.5 * (rows / width) ** 2)
+def time_bumps(window: int, config: MotionConfig) -> np.ndarray:
+    """Gaussian bumps [W, B] over the rows of a window, narrow at the frame and wide far from it.
+
+    Lips follow the sound of the moment closely and that of a quarter of a second ago roughly; a weight of its own for
+    every row is more than a short clip can tell. Far bumps are scaled down, so that the penalty holds them back more.
+    """
+    middle = (window - 1) / 2
+    if middle == 0 or config.bumps == 1:
+        return np.ones((window, 1)) / window
+    centre = np.sinh(np.linspace(-1.5, 1.5, config.bumps))
+    centre *= 0.85 * middle / centre.max()
+    width = 0.8 * np.maximum(np.gradient(centre), 1.0)
+    bumps = np.exp(-0.5 * ((np.arange(window)[:, None] - middle - centre) / width) ** 2)
+    return bumps / np.linalg.norm(bumps, axis=0) * np.exp(-0.5 * (centre / config.taper) ** 2)
+
+
+def _stretch(Y: np.ndarray, predicted: np.ndarray, slope: np.ndarray, config: MotionConfig) -> np.ndarray:
+    """Map [K, K] that gives the predicted opening back the variation the penalty takes, and changes nothing else.
+
+    Stretching every component instead would also stretch those that sound hardly tells.
+    """
+    steepness = float(slope @ slope)
+    said = float((predicted @ slope).std())
+    if steepness < _FLAT or said < _FLAT:
+        return np.eye(len(slope))
+    gain = min(max(float((Y @ slope).std()) / said, 1.0), config.max_gain)
+    return np.eye(len(slope)) + config.variation * (gain - 1) * np.outer(slope, slope) / steepness
 
 
 def _ridge(X: np.ndarray, Y: np.ndarray, penalty: float) -> np.ndarray:
@@ -209,6 +265,15 @@ def _choose_penalty(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple
     return best[1], best[2]
 
 
+_FLAT = 1e-12
+"""Below this nothing depends on anything."""
+
+
+def opening_slope(codes: np.ndarray, opening: np.ndarray) -> np.ndarray:
+    """Change of the mouth opening [T] with the code [T, K], by least squares: [K]; it is very nearly linear."""
+    return np.linalg.lstsq(codes - codes.mean(0), opening - opening.mean(), rcond=None)[0]
+
+
 def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> np.ndarray:
     """Code [K] of the closed, silent mouth.
 
@@ -224,11 +289,10 @@ def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> n
     quiet = activity <= np.percentile(activity, 30)
     chosen = closed & quiet if (closed & quiet).sum() >= 5 else closed
     rest = np.median(codes[chosen], axis=0)
-    # The opening is very nearly linear in the code; the shortest way down its slope changes least else.
-    mean = codes.mean(0)
-    slope = np.linalg.lstsq(codes - mean, opening - opening.mean(), rcond=None)[0]
+    slope = opening_slope(codes, opening)
     steepness = float(slope @ slope)
-    if steepness < 1e-12:
+    if steepness < _FLAT:
         return rest
-    expected = float((rest - mean) @ slope + opening.mean())
+    # The shortest way down the slope changes least else.
+    expected = float((rest - codes.mean(0)) @ slope + opening.mean())
     return rest - slope * (max(expected + PRESSED, 0.0) / steepness)

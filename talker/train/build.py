@@ -14,10 +14,10 @@ from talker.audio.windows import windows
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.schema import REGION_MOUTH
 from talker.errors import TrackingError
-from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
+from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig, PoseStatistics
 from talker.model.canonical import CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
-from talker.model.motion import LipCode, MotionModel, rest_code
+from talker.model.motion import LipCode, MotionModel, opening_slope, rest_code
 from talker.types import Driving
 
 MIN_TRAIN_FRAMES = 50
@@ -72,7 +72,10 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
         )
     encoder = get_encoder(model.motion.features)
     audio = windows(encoder.encode(dataset.waveform), dataset.n_frames, width=model.motion.window)
-    lip_code, codes, motion = _fit_motion(dataset, model, audio, train)
+    T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
+    pose_statistics = PoseStatistics()
+    pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
+    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, pose_statistics(T_cam_head).numpy())
     model = _fit_dimensions(model, encoder, len(codes[0]))
     signal = codes if model.face.signal == "motion" else audio
     avatar = Avatar(
@@ -85,8 +88,7 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
         audio_encoder=encoder.name,
         lip_code=lip_code,
     )
-    T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
-    avatar.pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
+    avatar.pose_statistics = pose_statistics
     conditioning = Conditioning(
         torch.from_numpy(np.asarray(signal, np.float32)),
         torch.from_numpy(np.asarray(dataset.expression, np.float32)),
@@ -97,17 +99,20 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
 
 
 def _fit_motion(
-    dataset: TalkingHeadDataset, model: ModelConfig, audio: np.ndarray, train: np.ndarray
+    dataset: TalkingHeadDataset, model: ModelConfig, audio: np.ndarray, train: np.ndarray, pose: np.ndarray
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     landmarks = np.asarray(dataset.landmarks, np.float32)
-    lip_code = LipCode.fit(landmarks[train], model.motion.dim)
+    opening = np.asarray(dataset.mouth_open)[train]
+    lip_code = LipCode.fit(landmarks[train], pose[train], opening, model.motion.dim)
     codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
     tracked = np.flatnonzero(dataset.valid)
-    codes[tracked] = lip_code.encode(landmarks[tracked])
+    codes[tracked] = lip_code.encode(landmarks[tracked], pose[tracked])
     activity = speech_activity(dataset.waveform, dataset.n_frames)
-    rest = rest_code(codes[train], np.asarray(dataset.mouth_open)[train], activity[train])
-    return lip_code, codes, MotionModel.fit(audio[train], codes[train], rest, model.motion)
+    rest = rest_code(codes[train], opening, activity[train])
+    slope = opening_slope(codes[train], opening)
+    motion = MotionModel.fit(audio[train], codes[train], rest=rest, slope=slope, config=model.motion)
+    return lip_code, codes, motion
 
 
 def _fit_dimensions(model: ModelConfig, encoder: AudioEncoder, code_dim: int) -> ModelConfig:

@@ -224,7 +224,8 @@ def _controls(
     swapped = metrics.mouth_opening(_follow(avatar, _sound(control, n), track))
     values = {"mouth_r_swapped": metrics.correlation_with_lag(swapped, real).r0}
     if avatar.lip_code is not None and avatar.motion is not None and dataset.valid[start:].all():
-        codes = avatar.lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32))
+        pose = avatar.pose_statistics(torch.from_numpy(dataset.T_cam_head[start:])).numpy()
+        codes = avatar.lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32), pose)
         driven = _follow(avatar, _sound(control, n), track, torch.from_numpy(codes))
         opening = metrics.mouth_opening(driven)
         values["mouth_r_true_motion"] = metrics.correlation_with_lag(opening, real).r0
