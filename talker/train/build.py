@@ -83,7 +83,8 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
         _branches(dataset, model, seed),
         motion if model.face.signal == "motion" else None,
         camera=dataset.camera,
-        plate=torch.from_numpy(np.asarray(dataset.plate, np.float32) / 255),
+        # That of the last seconds it learns from: sharper than the median of a whole moving background.
+        plate=torch.from_numpy(np.asarray(dataset.plate_at(int(train[-1])), np.float32) / 255),
         track=dataset.track,
         audio_encoder=encoder.name,
         lip_code=lip_code,

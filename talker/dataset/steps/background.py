@@ -119,10 +119,17 @@ def _local(
                 local.append(main.rgb)
                 continue
             rgb, known, _ = _seen(frames, masks, own, LOCAL_SAMPLES)
-            rgb = np.where(known[..., None], rgb, main.rgb)
-            either = known | main.known
-            local.append(continue_smoothly(rgb, either).round().astype(np.uint8) if either.any() else rgb)
+            local.append(_completed(rgb, known, main))
     return np.stack(local), of_frame
+
+
+def _completed(rgb: np.ndarray, known: np.ndarray, main: Plate) -> np.ndarray:
+    """A local plate with the main one where it is not known, in its own light: no edge between the two is left."""
+    if not known.any():
+        return main.rgb
+    difference = rgb.astype(np.float32) - main.rgb
+    whole = main.rgb + continue_smoothly(difference, known)
+    return np.where(known[..., None], rgb, whole.clip(0, 255).round().astype(np.uint8))
 
 
 def _seen(
