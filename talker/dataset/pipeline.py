@@ -240,7 +240,9 @@ def run_pose(folder: Folder) -> Iterator[Event]:
         sharpness(frames, points),
         usable,
     )
-    T_cam_head, aligned = align_poses(frames, points, track, segment, reference, folder.config.align)
+    T_cam_head, aligned = align_poses(
+        frames, folder.array(schema.MASKS), points, track, segment, reference, folder.config.align
+    )
     track = pose.with_poses(track, steady_poses(T_cam_head, segment), points, size)
     valid = _plausible(track, size)
     schema.save_arrays(

@@ -21,6 +21,8 @@ RIGID = np.array([
 The outline of the face is left out: its landmarks slide along the outline when the head turns.
 """
 
+EARS = np.array([234, 454])
+"""Outline before the ears, right of the person first."""
 NOSE_BASE = 2
 MOUTH_CORNERS = np.array([61, 291])
 """Right of the person first."""

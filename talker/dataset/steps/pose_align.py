@@ -1,9 +1,9 @@
 """Head poses from the pictures themselves.
 
 The landmarks of a face mesh slide: they follow outlines and what faces usually look like, and so shrink
-turns of the head. Here the face's own texture, with the depth of the mesh, is aligned frame by frame to its
-median picture in the reference frame; pixels that expression moves weigh little. A smoother then
-joins the aligned poses, each with its information, to the landmarks' poses and to smooth motion.
+turns of the head. Here the texture of the face, with the depth of the mesh, is aligned frame by frame to its median
+picture in the reference frame; then the hair is added and lids and brows are left out, or a raised brow reads as a
+nod. A smoother then joins the aligned poses, each with its information, to the landmarks' poses and to smooth motion.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from talker.dataset.steps.pose import PoseTrack
 from talker.dataset.steps.se3 import left_jacobian, matrix_to_rotvec, rigid, rotvec_to_matrix
 from talker.dataset.steps.smoothing import add_blocks, second_difference
 
+PERSON = 0.5
+"""Mask probability from which a pixel is taken for hair."""
+
 
 @dataclass(frozen=True)
 class PoseAlignConfig:
@@ -39,7 +42,7 @@ class PoseAlignConfig:
         max_shift: Nor move the middle of the face by more than this share of the side.
     """
 
-    blurs: tuple[float, ...] = (2.0, 1.0)
+    blurs: tuple[float, float] = (2.0, 1.0)
     flatten: float = 6.0
     correlated: float = 60.0
     prior_turn: float = 0.04
@@ -93,6 +96,7 @@ class HeadWarp:
 
 def align_poses(
     frames: np.ndarray,
+    masks: np.ndarray,
     landmarks: np.ndarray,
     track: PoseTrack,
     segment: np.ndarray,
@@ -103,6 +107,7 @@ def align_poses(
 
     Args:
         frames: [T, S, S, 3] uint8.
+        masks: [T, S, S] uint8 person probability.
         landmarks: [T, 478, 3] pixels.
         track: Poses from the landmarks.
         segment: [T].
@@ -121,9 +126,12 @@ def align_poses(
     points = landmarks[reference, :468, :2].astype(np.float64) * factor
     depth = (track.shape @ first[reference, 2, :3] + first[reference, 2, 3])[:468]
     warp = HeadWarp(K, first[reference], surface_depth(points, depth, side))
-    region = steady_face(points, side)
+    person = (
+        cv2.resize(np.asarray(masks[reference]), (side, side), interpolation=cv2.INTER_AREA) > PERSON * 255
+    )
+    regions = steady_face(points, side), steady_head(points, person)
     T, aligned, seen = first, np.zeros(len(frames), bool), np.flatnonzero(track.seen)
-    for blur in config.blurs:
+    for blur, region in zip(config.blurs, regions, strict=True):
         aligner = TemplateAligner(gray, warp, T, seen, region, blur, flatten=config.flatten)
         if not aligner.usable:
             break
@@ -148,15 +156,46 @@ def steady_face(points: np.ndarray, side: int) -> np.ndarray:
         points: [468, 2] landmarks in pixels.
         side: Of the picture.
     """
-    canvas = np.zeros((side, side), np.uint8)
-    cv2.fillPoly(canvas, [np.round(points[mesh.FACE_OVAL]).astype(np.int32)], (1,))
-    region = cv2.erode(canvas, np.ones((3, 3), np.uint8), iterations=max(1, side // 100)).astype(bool)
+    region = _grown(_filled(points[mesh.FACE_OVAL], side), -max(1, side // 100))
     margin = 0.02 * side
     right, left = points[mesh.MOUTH_CORNERS, 0]
     below = max(0, int(points[mesh.NOSE_BASE, 1] + margin))
     region[below:, max(0, int(right - margin)) : int(left + margin)] = False
     region[max(0, int(points[mesh.LIP_LOWER, 1])) :] = False
     return region
+
+
+def steady_head(points: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Pixels [S, S] of ``steady_face`` without eyes and brows, and of the hair around it. Hair below the ears hangs.
+
+    Args:
+        points: [468, 2] landmarks in pixels.
+        person: [S, S] bool.
+    """
+    side = len(person)
+    region = steady_face(points, side)
+    for part in (mesh.EYE_RIGHT, mesh.EYE_LEFT, mesh.BROW_RIGHT, mesh.BROW_LEFT):
+        hull = cv2.convexHull(np.round(points[part]).astype(np.int32))[:, 0]
+        region &= ~_grown(_filled(hull, side), max(2, side // 80))
+    hair = _grown(person, -max(1, side // 100)) & ~_filled(points[mesh.FACE_OVAL], side)
+    ears, width = points[mesh.EARS], np.ptp(points[:, 0])
+    middle = points[:, 0].min() + width / 2
+    hair[max(0, int(ears[:, 1].mean() + 0.1 * width)) :] = False
+    hair[:, : max(0, int(middle - 0.75 * width))] = False
+    hair[:, max(0, int(middle + 0.75 * width)) :] = False
+    return region | hair
+
+
+def _filled(polygon: np.ndarray, side: int) -> np.ndarray:
+    canvas = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(canvas, [np.round(polygon).astype(np.int32)], (1,))
+    return canvas.astype(bool)
+
+
+def _grown(region: np.ndarray, by: int) -> np.ndarray:
+    """A region widened by so many pixels, or narrowed if negative."""
+    change = cv2.dilate if by > 0 else cv2.erode
+    return change(region.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=abs(by)).astype(bool)
 
 
 def surface_depth(points: np.ndarray, depth: np.ndarray, side: int) -> np.ndarray:
