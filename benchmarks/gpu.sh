@@ -42,7 +42,7 @@ step() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log
 
 if step build 300 "$python" -c 'from talker.device import chosen_device; print(chosen_device())'; then
   step golden 60 "$python" -m tests.golden.make_render_goldens && cp tests/golden/render_*.npz "$OUT/"
-  step parity 90 "$python" -m pytest -q tests/test_render_gsplat.py tests/test_device.py
+  step parity 90 "$python" -m pytest -q tests/test_render_gsplat.py tests/test_captured.py tests/test_device.py
   if [ -n "${DATA:-}" ]; then
     step steps 60 "$python" -m talker bench train --data "$DATA" --seconds 20 --json "$OUT/bench_train.json"
     step train 240 "$python" -m talker train "$DATA" --out "$OUT/avatar" --preset preview \

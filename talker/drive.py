@@ -6,9 +6,10 @@ intervals; where nobody speaks the mouth rests closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ import torch
 from talker.audio.activity import speech_activity
 from talker.audio.features import get_encoder
 from talker.audio.windows import window_blocks
+from talker.captured import fetched
 from talker.errors import AudioError, CheckpointError, ConfigError
-from talker.frame import draw_frame
+from talker.frame import FrameDrawer
 from talker.geometry import matrix_to_rotvec, rotvec_to_matrix
 from talker.model.avatar import Avatar
 from talker.render import Backend
@@ -25,6 +27,8 @@ from talker.threads import map_ahead
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, Driving, MotionTrack, Speech
 
 MIN_WALK_FRAMES = 2
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class DriveConfig:
     """Share of the clip's head motion: 0 holds still, 1 moves like the clip."""
     intensity: float = 1.0
     """Factor on the lips' distance from rest."""
+    batch: int = 1
+    """Frames a GPU draws in one call; more is faster and comes later."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.head_motion <= 1.5 or not 0 <= self.intensity <= 2:
@@ -47,6 +53,8 @@ class DriveConfig:
                 f"Head motion {self.head_motion} and intensity {self.intensity}.",
                 expected="Head motion is 0 to 1.5, intensity 0 to 2.",
             )
+        if not 1 <= self.batch <= 256:
+            raise ConfigError("drive.batch", f"{self.batch} frames in one call.", expected="1 to 256.")
         if self.size is not None and not 64 <= self.size <= 1024:
             raise ConfigError("drive.size", f"Frames of {self.size} pixels.", expected="64 to 1024.")
 
@@ -81,23 +89,30 @@ def drive(
     factor = 1.0 if config.size is None else config.size / avatar.camera.width
     camera = avatar.camera if factor == 1.0 else avatar.camera.scaled(factor)
     plate = avatar.plate if factor == 1.0 else _resized(avatar.plate, camera.height, camera.width)
-    with torch.inference_mode():
-        prepared = avatar.prepare()
+    drawer = FrameDrawer(avatar, camera, plate, backend)
 
-    def draw(moment: tuple[int, torch.Tensor]) -> np.ndarray:
+    def control(moment: tuple[int, torch.Tensor]) -> Driving:
         index, signal = moment
-        driving = Driving(
+        return Driving(
             signal,
             torch.from_numpy(motion.expression[index]),
             torch.from_numpy(motion.T_cam_head[index]),
             torch.from_numpy(motion.T_cam_torso[index]),
         ).to(avatar.device)
-        frame = draw_frame(avatar, driving, camera=camera, plate=plate, prepared=prepared, backend=backend)
-        return frame.cpu().numpy()
 
-    # A GPU works through frames in order anyway; on a CPU whole frames side by side keep every core busy.
-    moments = enumerate(chain.from_iterable(blocks))
-    yield from map_ahead(draw, moments) if avatar.device.type == "cpu" else map(draw, moments)
+    controls = map(control, enumerate(chain.from_iterable(blocks)))
+    if avatar.device.type == "cpu":  # whole frames side by side keep every core busy
+        yield from map_ahead(lambda driving: drawer(driving).numpy(), controls)
+    else:  # a GPU works through frames in order; the next ones are on their way while one is fetched
+        groups = map(drawer.together, batched(controls, config.batch))
+        yield from fetched(chain.from_iterable(groups))
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items in order, the last one shorter."""
+    waiting = iter(items)
+    while group := list(islice(waiting, size)):
+        yield group
 
 
 def speech_signals(avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()) -> torch.Tensor:

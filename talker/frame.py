@@ -1,18 +1,21 @@
-"""One frame of an avatar: deform, pose, rasterise, composite. Training and driving both call this."""
+"""One frame of an avatar: deform, pose, rasterise, composite; with gradients for training, as bytes for driving."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from talker.captured import Captured
 from talker.model.avatar import FACE, MOUTH, Avatar
 from talker.model.canonical import Offsets
 from talker.model.fusion import Prepared
-from talker.render import Backend, rasterize
+from talker.render import Backend, rasterize, rasterize_batch
 from talker.render.compose import compose, compose_uint8
-from talker.types import Camera, Driving, RenderOutput
+from talker.types import Camera, Driving, Gaussians, RenderOutput
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,58 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
     return Frame(rgb, outputs, offsets)
 
 
-def draw_frame(
-    avatar: Avatar,
-    driving: Driving,
-    *,
-    camera: Camera,
-    plate: Tensor,
-    prepared: dict[str, Prepared],
-    backend: Backend = "auto",
-) -> Tensor:
-    """What ``render_frame`` renders as bytes [H, W, 3], nothing kept for training; arguments as there."""
-    with torch.inference_mode():
-        outputs = {
-            name: rasterize(
-                avatar.gaussians(name, driving, prepared=prepared[name])[0], camera, backend=backend
-            )
-            for name in avatar.branches
-        }
-        return compose_uint8(outputs[FACE], outputs.get(MOUTH), plate)
+class FrameDrawer:
+    """Draws frames of one avatar in one view, as bytes; nothing is kept for training.
+
+    What frames share is worked out once. On a CUDA device deforming and posing are recorded and replayed, and several
+    frames can be drawn in one call of the rasteriser.
+
+    Args:
+        avatar: The avatar.
+        camera: The view.
+        plate: [H, W, 3] background of that size.
+        backend: See ``talker.render.rasterize``.
+    """
+
+    def __init__(self, avatar: Avatar, camera: Camera, plate: Tensor, backend: Backend = "auto") -> None:
+        self.avatar, self.camera, self.plate, self.backend = avatar, camera, plate, backend
+        with torch.inference_mode():
+            self.prepared = avatar.prepare()
+        self._posing: Captured | None = None
+
+    def __call__(self, driving: Driving) -> Tensor:
+        """The frame [H, W, 3] uint8 under ``driving``."""
+        with torch.inference_mode():
+            posed = self._posed(driving)
+            layers = {name: rasterize(posed[name], self.camera, backend=self.backend) for name in posed}
+            return compose_uint8(layers[FACE], layers.get(MOUTH), self.plate)
+
+    def together(self, drivings: Sequence[Driving]) -> Tensor:
+        """Frames [B, H, W, 3] uint8, drawn at once where the device can."""
+        with torch.inference_mode():
+            posed = [self._posed(driving) for driving in drivings]
+            layers = {
+                name: rasterize_batch([frame[name] for frame in posed], self.camera, backend=self.backend)
+                for name in self.avatar.branches
+            }
+            mouths = layers.get(MOUTH, [None] * len(posed))
+            pairs = zip(layers[FACE], mouths, strict=True)
+            return torch.stack([compose_uint8(face, mouth, self.plate) for face, mouth in pairs])
+
+    def _posed(self, driving: Driving) -> dict[str, Gaussians]:
+        """Camera-frame Gaussians of every branch."""
+        names, values = list(self.avatar.branches), driving.tensors()
+        if self.avatar.device.type != "cuda":
+            return {name: self._branch(name, driving) for name in names}
+        if self._posing is None:
+            self._posing = Captured(self._flat, *values)
+        flat = iter([tensor.clone() for tensor in self._posing(*values)])
+        return {name: Gaussians(*itertools.islice(flat, len(fields(Gaussians)))) for name in names}
+
+    def _flat(self, *values: Tensor) -> tuple[Tensor, ...]:
+        driving = Driving(*values)
+        branches = [self._branch(name, driving) for name in self.avatar.branches]
+        return tuple(getattr(g, field.name) for g in branches for field in fields(Gaussians))
+
+    def _branch(self, name: str, driving: Driving) -> Gaussians:
+        return self.avatar.gaussians(name, driving, prepared=self.prepared[name])[0]

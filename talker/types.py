@@ -88,14 +88,13 @@ class Driving:
     T_cam_head: Tensor  # [4, 4]
     T_cam_torso: Tensor  # [4, 4]
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The values in the order of the fields."""
+        return self.audio, self.expression, self.T_cam_head, self.T_cam_torso
+
     def to(self, device: torch.device) -> Driving:
         """The same control on ``device``, not waited for."""
-        return Driving(
-            self.audio.to(device, non_blocking=True),
-            self.expression.to(device, non_blocking=True),
-            self.T_cam_head.to(device, non_blocking=True),
-            self.T_cam_torso.to(device, non_blocking=True),
-        )
+        return Driving(*(value.to(device, non_blocking=True) for value in self.tensors()))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import talker.drive as module
 from talker.dataset.reader import TalkingHeadDataset
 from talker.drive import (
     DriveConfig,
+    batched,
     blink_track,
     drive,
     follow,
@@ -25,7 +26,7 @@ from talker.drive import (
     walk,
 )
 from talker.errors import AudioError, ConfigError
-from talker.frame import render_frame
+from talker.frame import FrameDrawer, render_frame
 from talker.model.avatar import Avatar
 from talker.render.compose import to_uint8
 from talker.types import BLINK_LEFT, BLINK_RIGHT, BROW_LEFT, FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
@@ -236,7 +237,8 @@ def test_intensity_scales_the_distance_from_rest(avatar: Avatar) -> None:
 
 def test_codes_of_a_face_drive_instead_of_the_sound(avatar: Avatar, dataset: TalkingHeadDataset) -> None:
     assert avatar.lip_code is not None and avatar.motion is not None
-    codes = torch.from_numpy(avatar.lip_code.encode(np.asarray(dataset.landmarks[20:30])))
+    pose = avatar.pose_statistics(torch.from_numpy(dataset.T_cam_head[20:30])).numpy()
+    codes = torch.from_numpy(avatar.lip_code.encode(np.asarray(dataset.landmarks[20:30]), pose))
     taken = list(drive(avatar, silence(9.0), track=dataset.track, signals=codes))
     assert len(taken) == 10, "the codes decide the length"
     rest = list(drive(avatar, silence(0.4), track=dataset.track))
@@ -266,14 +268,14 @@ def test_another_size_shows_the_same_view(avatar: Avatar) -> None:
 
 def test_little_is_drawn_before_it_is_asked_for(avatar: Avatar, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    honest = module.draw_frame
+    honest = FrameDrawer.__call__
     ahead = 2 * torch.get_num_threads()
 
-    def counting(*args, **kwargs):
+    def counting(drawer: FrameDrawer, driving: Driving) -> torch.Tensor:
         drawn.append(1)
-        return honest(*args, **kwargs)
+        return honest(drawer, driving)
 
-    monkeypatch.setattr(module, "draw_frame", counting)
+    monkeypatch.setattr(FrameDrawer, "__call__", counting)
     frames = drive(avatar, voice(60.0))
     assert drawn == []
     for wanted in (1, 2, 3):
@@ -317,3 +319,30 @@ def test_what_cannot_be_done_is_said_in_words(avatar: Avatar) -> None:
     for bad in ({"size": 8}, {"size": 5000}, {"head_motion": -1}, {"intensity": 9}):
         with pytest.raises(ConfigError):
             DriveConfig(**bad)
+
+
+def test_a_drawer_draws_several_frames_as_it_draws_them_alone(avatar: Avatar) -> None:
+    speech, config = voice(0.4), DriveConfig()
+    rows, motion = speech_signals(avatar, speech), own_motion(avatar.track, speech.n_frames, config)
+    controls = [
+        Driving(
+            rows[i],
+            torch.from_numpy(motion.expression[i]),
+            torch.from_numpy(motion.T_cam_head[i]),
+            torch.from_numpy(motion.T_cam_torso[i]),
+        ).to(avatar.device)
+        for i in range(5)
+    ]
+    drawer = FrameDrawer(avatar, avatar.camera, avatar.plate)
+    together = drawer.together(controls)
+    assert together.shape == (5, SIZE, SIZE, 3)
+    assert (together[0] != together[4]).any()
+    for driving, frame in zip(controls, together, strict=True):
+        assert torch.equal(drawer(driving), frame)
+
+
+def test_groups_keep_order_and_lose_nothing() -> None:
+    assert list(batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batched([], 3)) == []
+    taken = batched(iter(range(10**9)), 2)
+    assert next(taken) == [0, 1], "only as much is taken as is given out"

@@ -8,7 +8,7 @@ import torch
 
 from talker.errors import BackendError
 from talker.geometry import quat_to_matrix
-from talker.render import constants, rasterize
+from talker.render import constants, rasterize, rasterize_batch
 from talker.render.gsplat_backend import require_gsplat
 from talker.render.reference import _project
 from talker.types import Camera, Gaussians
@@ -60,6 +60,19 @@ def test_gsplat_survives_nothing_to_draw_and_broken_gaussians(n: int) -> None:
     assert output.pixel_count is not None
     assert output.pixel_count.shape == (n,)
     assert all(getattr(g, name).grad.isfinite().all() for name in NAMES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_batch_on_cuda_is_its_frames_one_by_one() -> None:
+    frames = [cloud(300, seed=seed).map(lambda t: t.float().to("cuda")) for seed in range(3)]
+    view = camera(48, 40)
+    together = rasterize_batch(frames, view)
+    for frame, output in zip(frames, together, strict=True):
+        alone = rasterize(frame, view)
+        torch.testing.assert_close(output.rgb, alone.rgb)
+        torch.testing.assert_close(output.alpha, alone.alpha)
+        assert torch.equal(output.radii, alone.radii)
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -7,6 +7,7 @@ import resource
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -19,7 +20,7 @@ from talker.checkpoint import load_avatar
 from talker.cli.bench_samples import Results, finish, needed, sampled, sizes, voice
 from talker.device import chosen_device
 from talker.drive import DriveConfig, drive, own_motion, speech_signals
-from talker.frame import draw_frame
+from talker.frame import FrameDrawer
 from talker.model.avatar import FACE, MOUTH, Avatar
 from talker.model.kan import KANLinear
 from talker.render import Backend, rasterize
@@ -29,6 +30,9 @@ from talker.types import SAMPLE_RATE, Camera, Driving, Gaussians, RenderOutput, 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+BATCH = 16
+"""Frames in one call, where a GPU draws them: what the papers call batched."""
 
 SLOW_S = 1.0
 """Share of the time for what is only there to be compared with and takes seconds a call."""
@@ -54,8 +58,10 @@ def measure_render(a: Namespace) -> Results:
         for name in avatar.branches:
             avatar.gaussians(name, driving, prepared=prepared[name] if cached else None)
 
+    drawer = FrameDrawer(avatar, camera, plate)
+
     def frame() -> None:
-        draw_frame(avatar, next(controls), camera=camera, plate=plate, prepared=prepared)
+        drawer(next(controls))
 
     with torch.no_grad():
         first = next(controls)
@@ -92,6 +98,10 @@ def measure_drive(a: Namespace) -> Results:
             writer.write_audio(speech.waveform)
         written.stop()
     results = drawn.results("drawn") | written.results("written")
+    if avatar.device.type == "cuda":
+        batched = _Clock(speech)
+        batched.run(drive(avatar, speech, config=replace(config, batch=BATCH)))
+        results |= batched.results("batched")
     results |= _parts(avatar, camera, speech, config)
     results["frame_over_rasteriser"] = _ratio(results, "drawn", "rasteriser")
     return sizes(avatar.n_gaussians, size) | {"speech_s": round(speech.duration_s, 2)} | results

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from talker.errors import BackendError, ConfigError
@@ -68,6 +69,30 @@ def rasterize(
         f"There is no renderer called {backend!r}.",
         expected="One of auto, reference, cpu, gsplat.",
     )
+
+
+def rasterize_batch(
+    frames: Sequence[Gaussians], camera: Camera, *, backend: Backend = "auto"
+) -> list[RenderOutput]:
+    """Draw several sets of Gaussians of one size in one view, without gradients.
+
+    ``gsplat`` draws them in one call; the others one after the other, since one frame keeps every core busy.
+
+    Args:
+        frames: Sets of N Gaussians each, in the camera frame.
+        camera: The view.
+        backend: See ``rasterize``.
+
+    Raises:
+        BackendError: The back end does not fit the tensors' device, or is not installed.
+        ConfigError: There is no such back end.
+    """
+    on_cuda = bool(frames) and frames[0].means.device.type == "cuda"
+    if len(frames) > 1 and (backend == "gsplat" or (backend == "auto" and on_cuda)):
+        from talker.render.gsplat_backend import rasterize_gsplat_batch
+
+        return rasterize_gsplat_batch(frames, camera)
+    return [rasterize(gaussians, camera, backend=backend) for gaussians in frames]
 
 
 def warmup() -> None:

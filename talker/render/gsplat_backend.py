@@ -6,6 +6,7 @@ tensor [N, 2] in the graph, so that their gradient can be kept, and gives the pi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -125,3 +126,50 @@ def rasterize_gsplat(gaussians: Gaussians, camera: Camera, *, pixel_counts: bool
     if n == 0:
         means2d = means2d[:0]
     return RenderOutput(rgb[0], alpha[0], means2d, torch.where(visible, radii[0].amax(-1), 0)[:n], count)
+
+
+@torch.no_grad()
+def rasterize_gsplat_batch(frames: Sequence[Gaussians], camera: Camera) -> list[RenderOutput]:
+    """Draw B sets of N Gaussians in one call of every kernel, without gradients or pixel counts.
+
+    Raises:
+        BackendError: The tensors are not on a CUDA device, or gsplat is not installed or not built.
+    """
+    for gaussians in frames:
+        _check_device(gaussians)
+    gsplat = require_gsplat()
+    g = [_without_broken(gaussians) for gaussians in frames]
+    means, quats, scales, opacities, colors = (
+        torch.stack([getattr(one, name) for one in g])
+        for name in ("means", "quats", "scales", "opacities", "colors")
+    )
+    batch, n, device = len(frames), len(frames[0]), means.device
+    width, height = camera.width, camera.height
+    view = torch.eye(4, device=device).expand(batch, 1, 4, 4).contiguous()
+    K = camera.K.to(device=device, dtype=torch.float32).expand(batch, 1, 3, 3).contiguous()
+    projected = gsplat.fully_fused_projection(
+        means,
+        None,
+        quats,
+        scales,
+        view,
+        K,
+        width,
+        height,
+        eps2d=constants.BLUR,
+        near_plane=constants.NEAR,
+        far_plane=constants.FAR,
+        packed=False,
+        opacities=opacities,
+    )
+    radii, means2d, depths, conics = (value[:, 0].contiguous() for value in projected[:4])
+    visible = (radii > 0).all(-1)
+    means2d = torch.where(visible[..., None], means2d, torch.zeros_like(means2d))
+    tiles_x, tiles_y = -(-width // _TILE), -(-height // _TILE)
+    _, isect_ids, flatten_ids = gsplat.isect_tiles(means2d, radii, depths, _TILE, tiles_x, tiles_y)
+    offsets = gsplat.isect_offset_encode(isect_ids, batch, tiles_x, tiles_y)
+    rgb, alpha = gsplat.rasterize_to_pixels(
+        means2d, conics, colors, opacities, width, height, _TILE, offsets, flatten_ids
+    )
+    radius = torch.where(visible, radii.amax(-1), 0)
+    return [RenderOutput(rgb[b], alpha[b], means2d[b, :n], radius[b, :n]) for b in range(batch)]
