@@ -80,7 +80,8 @@ class FrameDrawer:
     """
 
     def __init__(self, avatar: Avatar, camera: Camera, plate: Tensor, backend: Backend = "auto") -> None:
-        self.avatar, self.camera, self.plate, self.backend = avatar, camera, plate, backend
+        self.avatar, self.camera, self.plate = avatar, camera, plate
+        self.backend: Backend = backend
         with torch.inference_mode():
             self.prepared = avatar.prepare()
         self._posing: Captured | None = None
