@@ -55,7 +55,12 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
     for name in avatar.branches:
         cached = None if prepared is None else prepared[name]
         gaussians, offsets[name] = avatar.gaussians(
-            name, driving, prepared=cached, static=static, pose_jitter=pose_jitter
+            name,
+            driving,
+            prepared=cached,
+            static=static,
+            pose_jitter=pose_jitter,
+            face=offsets.get(FACE),
         )
         outputs[name] = rasterize(gaussians, camera, backend=backend, pixel_counts=pixel_counts)
     plate = avatar.plate if plate is None else plate
@@ -74,10 +79,10 @@ def draw_frame(
 ) -> Tensor:
     """What ``render_frame`` renders as bytes [H, W, 3], nothing kept for training; arguments as there."""
     with torch.inference_mode():
-        outputs = {
-            name: rasterize(
-                avatar.gaussians(name, driving, prepared=prepared[name])[0], camera, backend=backend
-            )
-            for name in avatar.branches
-        }
+        outputs: dict[str, RenderOutput] = {}
+        face: Offsets | None = None
+        for name in avatar.branches:  # the face first: the mouth may follow its lips
+            gaussians, offsets = avatar.gaussians(name, driving, prepared=prepared[name], face=face)
+            face = face or offsets
+            outputs[name] = rasterize(gaussians, camera, backend=backend)
         return compose_uint8(outputs[FACE], outputs.get(MOUTH), plate)
