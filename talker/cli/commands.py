@@ -162,7 +162,9 @@ def ablate(a: Namespace) -> None:
     from talker.train.ablation.ablate import TABLE_MD
     from talker.train.ablation.ablate import ablate as run
 
-    finished = show(run(a.data, a.experiment, a.out, seeds=a.seeds, steps_scale=a.steps_scale))
+    finished = show(
+        run(a.data, a.experiment, a.out, seeds=a.seeds, steps_scale=a.steps_scale, others=a.other)
+    )
     assert finished is not None
     for name in finished.summary:
         say((a.out / name / TABLE_MD).read_text())

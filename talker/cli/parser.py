@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from talker.cli import commands, service
-from talker.train.ablation.catalogue import ALL, EXPERIMENTS
+from talker.train.ablation.catalogue import ALL, EXPERIMENTS, SPEAKERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -116,6 +116,14 @@ def _using(sub: argparse._SubParsersAction) -> None:
     p.add_argument("--experiment", default=ALL, help=f"{', '.join(EXPERIMENTS)}, or {ALL} (the default)")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps-scale", type=float, default=1.0)
+    p.add_argument(
+        "--other",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CLIP",
+        help=f"{SPEAKERS}: recordings, clips or prepared clips of other people (default: parts of the same clip)",
+    )
     p.add_argument("--out", type=Path, required=True, help="folder for runs, and for table and plot of each")
 
 

@@ -9,8 +9,10 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError
 from talker.events import Event, Finished, Note
 from talker.safe_files import write_atomic, write_json
-from talker.train.ablation.catalogue import EXPERIMENTS
+from talker.train.ablation.catalogue import EXPERIMENTS, SPEAKERS
+from talker.train.ablation.plots import write_plot
 from talker.train.ablation.run import Run, work
+from talker.train.ablation.speakers import listen
 from talker.train.ablation.table import markdown, row
 from talker.train.ablation.variants import chosen, variants
 from talker.train.ablation.worker import work_apart
@@ -59,19 +61,37 @@ def ablate(
             variant.name: [Run(variant.preset, seed, steps_scale, data, clip, out) for seed in range(seeds)]
             for variant in variants(name, dataset)
         }
-        # Seed by seed: an experiment that is stopped early has compared everything a little.
-        order = [(variant, runs[seed]) for seed in range(seeds) for variant, runs in rows.items()]
-        for number, (variant, run) in enumerate(order, 1):
-            about = f"{name}: {variant}, seed {run.seed} ({number} of {len(order)})"
-            if run.result.is_file():
-                yield Note(f"{about}: done before.")
-                continue
-            yield Note(f"{about}.")
-            doing = work_apart(run) if own_process else work(run)
-            yield from (event for event in doing if not isinstance(event, Finished))
+        yield from _trained(name, rows, own_process)
         found = {variant: [run.read() for run in runs] for variant, runs in rows.items()}
+        if name == SPEAKERS:
+            yield Note("Driving by every source.")
+            found = _heard(rows, dataset, others)
         tables[name] = _write(out / name, _table(name, found, dataset, seeds, steps_scale))
     yield Finished(out, tables)
+
+
+def _trained(name: str, rows: dict[str, list[Run]], own_process: bool) -> Iterator[Event]:
+    """Do the runs that are not done, seed by seed: stopped early, everything has been compared a little."""
+    order = [(variant, run) for same_seed in zip(*rows.values(), strict=True)
+             for variant, run in zip(rows, same_seed, strict=True)]  # fmt: skip
+    for number, (variant, run) in enumerate(order, 1):
+        about = f"{name}: {variant}, seed {run.seed} ({number} of {len(order)})"
+        if run.result.is_file() and (name != SPEAKERS or run.avatar.is_dir()):
+            yield Note(f"{about}: done before.")
+            continue
+        yield Note(f"{about}.")
+        doing = work_apart(run) if own_process else work(run)
+        yield from (event for event in doing if not isinstance(event, Finished))
+
+
+def _heard(
+    rows: dict[str, list[Run]], dataset: TalkingHeadDataset, others: Sequence[Path]
+) -> dict[str, list[dict]]:
+    """Results by source, not by variant."""
+    found: dict[str, list[dict]] = {}
+    for source, result in listen([run for runs in rows.values() for run in runs], dataset, others):
+        found.setdefault(source, []).append(result)
+    return found
 
 
 def _table(
@@ -95,4 +115,5 @@ def _write(folder: Path, table: dict) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / TABLE_JSON, table)
     write_atomic(folder / TABLE_MD, markdown(table).encode())
+    write_plot(folder / PLOT_PNG, table, EXPERIMENTS[table["experiment"]].plot)
     return table

@@ -92,4 +92,4 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 """In the order ``ALL`` runs them."""
 
-ALL = "all"
+ALL, SPEAKERS = "all", "speakers"
