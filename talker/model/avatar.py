@@ -171,14 +171,16 @@ class Avatar(nn.Module):
 
     @torch.no_grad()  # the mouth follows the lips; its errors must not move them
     def _lips_motion(self, driving: Driving, pose_row: Tensor, face: Offsets | None) -> Tensor:
-        """Mean motion [3], in head units, of the face's Gaussians inside the box of the mouth branch."""
+        """Mean motion [3], in head units, of the face's Gaussians in and before the box of the mouth branch."""
         branch, inside = self.branch(FACE), self.branch(MOUTH).deformation
         if face is None:
             field = branch.deformation
             face = field(branch.canonical, field.tokens(driving.audio, driving.expression, pose_row))
         if face.means is None:
             return pose_row.new_zeros(3)
-        near = ((branch.canonical.means - inside.center).abs() <= inside.extent).all(-1).to(face.means)
+        away = (branch.canonical.means - inside.center) / inside.extent
+        # The lips lie before the teeth: no limit towards the camera.
+        near = ((away[:, :2].abs() <= 1).all(-1) & (away[:, 2] <= 1)).to(face.means)
         return near @ face.means / near.sum().clamp_min(1)
 
     def signals(self, windows: np.ndarray, activity: np.ndarray | None) -> Tensor:
