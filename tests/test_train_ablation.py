@@ -17,6 +17,7 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError, DatasetError
 from talker.events import Evaluated, Finished, Note
 from talker.frame import render_frame
+from talker.train.ablation import speakers
 from talker.train.ablation.ablate import ablate
 from talker.train.ablation.catalogue import COLUMNS, EXPERIMENTS
 from talker.train.ablation.run import Run
@@ -52,6 +53,8 @@ def test_every_question_has_variants_a_plot_and_a_place_in_the_help(
 ) -> None:
     assert set(EXPERIMENTS) == set(_VARIANTS)
     assert chosen("all") == tuple(EXPERIMENTS) and chosen("ppe") == ("ppe",)
+    sections = (Path(__file__).parents[1] / "docs" / "RESULTS.md").read_text().split("\n## ")[1:]
+    assert [section.split("\n")[0] for section in sections] == list(EXPERIMENTS)
     for experiment in EXPERIMENTS.values():
         assert experiment.question.endswith("?")
         assert set(experiment.plot.figures) <= set(COLUMNS)
@@ -161,6 +164,30 @@ def test_an_experiment_runs_once_and_ends_in_a_table_and_a_plot(data: Path, tmp_
     again = notes()
     assert sum(line.endswith("done before.") for line in again) == 1
     assert results[0].is_file() and results[1].read_text() == kept
+
+
+def test_speakers_are_rows_and_need_the_avatar(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listening(avatar, source, predicted) -> dict[str, float]:
+        assert avatar.n_gaussians == 410 and len(predicted) == source.speech.n_frames
+        return {"probe_r": 0.5, "own_lips_r": 0.25}
+
+    def trained() -> list[bool]:
+        events = ablate(data, "speakers", tmp_path, seeds=1, steps_scale=0.001, own_process=False)
+        return [
+            not e.message.endswith("before.") for e in events if isinstance(e, Note) and "seed" in e.message
+        ]
+
+    monkeypatch.setattr(speakers, "listening_figures", listening)
+    assert trained() == [True]
+    table = json.loads((tmp_path / "speakers" / "table.json").read_text())
+    names = ["own voice, held out", "own voice, start", "own voice, middle"]
+    assert [found["variant"] for found in table["rows"]] == names
+    assert {key for found in table["rows"] for key in found["figures"]} == {"probe_r", "own_lips_r"}
+    assert trained() == [False]
+    shutil.rmtree(tmp_path / "avatars")  # figures alone cannot speak
+    assert trained() == [True]
 
 
 def test_a_run_has_a_process_and_a_peak_of_its_own(data: Path, tmp_path: Path) -> None:
