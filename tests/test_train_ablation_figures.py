@@ -62,16 +62,18 @@ def test_frames_per_second_is_the_median_and_ignores_the_first(
     dataset: TalkingHeadDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     avatar, _ = tiny_avatar(dataset)
-    clock, drawn = [0.0], []
+    clock, cpu, drawn = [0.0], [0.0], []
 
     def slow(*args: object, **kwargs: object) -> torch.Tensor:
         drawn.append(kwargs["prepared"])
+        cpu[0] += 0.5
         clock[0] += 9.0 if len(drawn) <= figures.WARM_FRAMES else 0.25 if len(drawn) % 5 else 3.0
         return torch.zeros(1)
 
     monkeypatch.setattr(figures, "draw_frame", slow)
     monkeypatch.setattr(figures.time, "perf_counter", lambda: clock[0])
-    assert figures.frames_per_second(avatar, dataset) == 4.0
+    monkeypatch.setattr(figures.time, "process_time", lambda: cpu[0])
+    assert figures.drawing_speed(avatar, dataset) == {"fps": 4.0, "frame_cpu_ms": 500.0}
     assert len(drawn) == figures.WARM_FRAMES + figures.TIMED_FRAMES
     assert all(prepared is drawn[0] for prepared in drawn), "worked out once"
 
@@ -84,6 +86,7 @@ def report(curve: Curve, stage: str, step: int, psnr: float = 20.0) -> None:
 def test_a_curve_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "process_time", lambda: 2 * now[0])  # two threads
     first = Curve(tmp_path / "curve.json", STAGES)
     first.observe(StageStarted("build", 0))
     first.observe(Progress("evaluate", 3, 10))  # not training
@@ -113,7 +116,7 @@ def test_a_curve_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pyte
         [40, 19.0],
     ]
     assert Curve(tmp_path / "curve.json", STAGES).points == second.points
-    assert second.peak_memory_mb > 50
+    assert second.peak_memory_mb > 50 and (first.cpu_s, second.cpu_s) == (40.0, 48.0)
 
 
 def test_a_curve_is_thin_and_ends_with_the_stage(tmp_path: Path) -> None:

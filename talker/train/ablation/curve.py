@@ -30,13 +30,16 @@ class Curve:
         self.points: list[list[float]] = saved.get("points", [])
         """Steps of all stages so far, seconds of training, running mean of the training frames' PSNR in dB."""
         self.peak_memory_mb: float = saved.get("peak_memory_mb", 0.0)
+        self.cpu_s: float = saved.get("cpu_s", 0.0)
+        """CPU time of training, all threads; steps done twice after an interruption count twice."""
         self._clock: float | None = None
+        self._cpu_clock = 0.0
         self._offset_s: float | None = None
 
     def observe(self, event: Event) -> None:
         """Take note of what the training says."""
         if isinstance(event, StageStarted) and event.stage in self._first and self._clock is None:
-            self._clock = time.monotonic()
+            self._clock, self._cpu_clock = time.monotonic(), time.process_time()
         if isinstance(event, Progress) and event.stage in self._first:
             self._add(self._first[event.stage] + event.step, event)
 
@@ -49,9 +52,12 @@ class Curve:
         if due or event.step == event.total:
             seconds = self._offset_s + time.monotonic() - self._clock
             self.points.append([step, round(seconds, 2), round(event.values["psnr"], 3)])
+            now = time.process_time()
+            self.cpu_s, self._cpu_clock = round(self.cpu_s + now - self._cpu_clock, 2), now
             self.peak_memory_mb = max(self.peak_memory_mb, round(peak_memory_mb(), 1))
             self.save()
 
     def save(self) -> None:
         """Write what is known so far."""
-        write_json(self.path, {"points": self.points, "peak_memory_mb": self.peak_memory_mb})
+        known = {"points": self.points, "peak_memory_mb": self.peak_memory_mb, "cpu_s": self.cpu_s}
+        write_json(self.path, known)

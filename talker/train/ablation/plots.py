@@ -10,6 +10,7 @@ import numpy as np
 
 from talker.safe_files import write_atomic
 from talker.train.ablation.catalogue import COLUMNS, Plot
+from talker.train.ablation.table import seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,9 +48,8 @@ def draw(table: dict, plot: Plot) -> Figure | None:
     else:
         figure = _dots(table, shown) if shown else None
     if figure is not None:
-        seeds = f"{table['seeds']} seed{'s' if table['seeds'] > 1 else ''}"
         figure.suptitle(
-            f"{table['experiment']}: {table['question']}\n{table['dataset']}, {table['size']} px, {seeds}, "
+            f"{table['experiment']}: {table['question']}\n{table['dataset']}, {table['size']} px, {seeds(table)}, "
             f"{sum(table['steps'].values()):,} steps",
             fontsize=9,
         )

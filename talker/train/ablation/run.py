@@ -109,6 +109,7 @@ def _result(run: Run, dataset: TalkingHeadDataset, summary: dict, curve: Curve) 
         "metrics": {
             **summary["metrics"],
             "train_s": summary["seconds"]["train"],
+            "train_cpu_s": curve.cpu_s,
             "peak_memory_mb": curve.peak_memory_mb,
             **figures,
         },

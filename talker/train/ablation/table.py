@@ -26,6 +26,11 @@ def row(name: str, results: list[dict]) -> dict:
     }
 
 
+def seeds(table: dict) -> str:
+    """How many, in words."""
+    return f"{table['seeds']} seed{'s' if table['seeds'] > 1 else ''}"
+
+
 def markdown(table: dict) -> str:
     """The table for people."""
     columns = [key for key in COLUMNS if any(key in row["figures"] for row in table["rows"])]
@@ -35,7 +40,7 @@ def markdown(table: dict) -> str:
         "",
         table["question"],
         "",
-        f"Protocol {table['protocol']}, {table['held_out_frames']} held-out frames, {table['seeds']} seeds, "
+        f"Protocol {table['protocol']}, {table['held_out_frames']} held-out frames, {seeds(table)}, "
         f"{steps} steps unless a row says otherwise. Mean ± standard deviation over the seeds.",
         "",
         "| variant | " + " | ".join(COLUMNS[key] for key in columns) + " |",
