@@ -32,7 +32,7 @@ from talker.card import (
 from talker.errors import CheckpointError, ConfigError
 from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
 from talker.model.canonical import FIELDS, CanonicalGaussians
-from talker.model.deformation import POSE_DIM, DeformationField, FieldConfig
+from talker.model.deformation import LIPS_DIM, POSE_DIM, DeformationField, FieldConfig
 from talker.model.motion import LIPS_AND_JAW, RIGID, LipCode, MotionConfig, MotionModel
 from talker.safe_files import write_json
 from talker.tensor_files import TensorRule, read_tensors, write_tensors
@@ -217,7 +217,7 @@ def _check_cost(config: FieldConfig, n: int) -> None:
     agents = config.agents if config.agents >= 1 else config.agents * n
     columns = max(config.width, config.hidden, agents if config.fusion == "esaa" else 0)
     if config.fusion == "blendshapes":
-        condition = config.signal_dim + EXPRESSION_DIM + POSE_DIM + config.extra
+        condition = config.signal_dim + EXPRESSION_DIM + POSE_DIM + LIPS_DIM + config.extra
         columns = max(columns, config.out_dim * condition)
     if table > MAX_TABLE or n * columns > MAX_ROWS:
         raise CheckpointError(

@@ -58,7 +58,12 @@ def render_frame(  # noqa: PLR0913 - each is one independent choice of the calle
     for name in avatar.branches:
         cached = None if prepared is None else prepared[name]
         gaussians, offsets[name] = avatar.gaussians(
-            name, driving, prepared=cached, static=static, pose_jitter=pose_jitter
+            name,
+            driving,
+            prepared=cached,
+            static=static,
+            pose_jitter=pose_jitter,
+            face=offsets.get(FACE),
         )
         outputs[name] = rasterize(gaussians, camera, backend=backend, pixel_counts=pixel_counts)
     plate = avatar.plate if plate is None else plate
@@ -107,18 +112,24 @@ class FrameDrawer:
 
     def _posed(self, driving: Driving) -> dict[str, Gaussians]:
         """Camera-frame Gaussians of every branch."""
-        names, values = list(self.avatar.branches), driving.tensors()
         if self.avatar.device.type != "cuda":
-            return {name: self._branch(name, driving) for name in names}
+            return self._branches(driving)
+        values = driving.tensors()
         if self._posing is None:
             self._posing = Captured(self._flat, *values)
         flat = iter([tensor.clone() for tensor in self._posing(*values)])
-        return {name: Gaussians(*itertools.islice(flat, len(fields(Gaussians)))) for name in names}
+        size = len(fields(Gaussians))
+        return {name: Gaussians(*itertools.islice(flat, size)) for name in self.avatar.branches}
 
     def _flat(self, *values: Tensor) -> tuple[Tensor, ...]:
-        driving = Driving(*values)
-        branches = [self._branch(name, driving) for name in self.avatar.branches]
+        branches = self._branches(Driving(*values)).values()
         return tuple(getattr(g, field.name) for g in branches for field in fields(Gaussians))
 
-    def _branch(self, name: str, driving: Driving) -> Gaussians:
-        return self.avatar.gaussians(name, driving, prepared=self.prepared[name])[0]
+    def _branches(self, driving: Driving) -> dict[str, Gaussians]:
+        posed: dict[str, Gaussians] = {}
+        face: Offsets | None = None
+        for name in self.avatar.branches:  # the face first: the mouth may follow its lips
+            prepared = self.prepared[name]
+            posed[name], offsets = self.avatar.gaussians(name, driving, prepared=prepared, face=face)
+            face = face or offsets
+        return posed

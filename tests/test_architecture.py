@@ -72,6 +72,7 @@ CONFINED = {
     "gradio_client": ("jobs/", "studio.py"),
     "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
     "plyfile": ("checkpoint.py", "model/"),
+    "matplotlib": ("train/ablation/plots.py",),
 }
 MAX_LINES = 450
 

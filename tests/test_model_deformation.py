@@ -22,7 +22,9 @@ ALL = ("mu", "alpha", "rgb", "r", "s")
 
 EVERY = list(
     itertools.product(
-        ("triplane_hash", "triplane_dense", "embedding"), ("mlp", "kan"), ("mgf", "esaa", "cross_attention")
+        ("triplane_hash", "triplane_dense", "embedding"),
+        ("mlp", "kan"),
+        ("mgf", "sum", "esaa", "cross_attention"),
     )
 )
 EVERY += [(encoder, "mlp", "blendshapes") for encoder in ("triplane_hash", "triplane_dense", "embedding")]
@@ -123,7 +125,7 @@ def test_only_the_chosen_attributes_move() -> None:
     assert offsets.quats is None and offsets.rgb is None and offsets.logit_opacities is None
 
 
-@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "esaa", "cross_attention"])
+@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "sum", "esaa", "cross_attention"])
 def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
     config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
     gaussians, field = canonical(config), stirred(field_of(config), 0.3)
@@ -135,7 +137,7 @@ def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
             assert torch.equal(getattr(kept, name), getattr(anew, name))
 
 
-@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "esaa", "cross_attention"])
+@pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "sum", "esaa", "cross_attention"])
 def test_each_control_moves_something(fusion: str) -> None:
     config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
     gaussians, field = canonical(config), stirred(field_of(config), 0.3)

@@ -100,6 +100,18 @@ def test_hashing_begins_where_a_level_outgrows_its_table() -> None:
     assert encoding.out_dim == 72 == encoding(points(4)).shape[1]
 
 
+def test_levels_grow_by_one_factor_and_no_table_is_larger_than_allowed() -> None:
+    """Instant-NGP, eq. 2 and 3: resolutions ``floor(base * b^l)``, at most 2^log2_table rows each."""
+    encoding = HashTriplane(levels=7, features=2, log2_table=10, base=8, finest=200)
+    growth = (200 / 8) ** (1 / 6)
+    cells = encoding.groups[:7, 2].tolist()
+    assert cells == [int(8 * growth**level + 1e-6) for level in range(7)]
+    rows = [min((c + 1) ** 2, 2**10) for c in cells]
+    assert 2**10 in rows and rows[0] == 81
+    assert encoding.table.shape == (3 * sum(rows), 2)
+    assert encoding.groups.shape == (3 * 7, 6) and encoding.out_dim == 3 * 7 * 2
+
+
 def test_hashed_grid_points_collide_and_direct_ones_do_not() -> None:
     encoding = HashTriplane(levels=2, features=1, log2_table=8, base=8, finest=32)
     shares = []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from talker.errors import ConfigError
-from talker.model.fusion import ESAA, MGF, CrossAttention, make_fusion, morton_order
+from talker.model.fusion import ESAA, MGF, CrossAttention, PlainSum, make_fusion, morton_order
 
 DIM, N, K = 16, 203, 4
 
@@ -25,6 +25,7 @@ ALL = [
     pytest.param(lambda: ESAA(DIM, 8, ppe="bias"), id="esaa-bias"),
     pytest.param(lambda: MGF(DIM), id="mgf"),
     pytest.param(lambda: MGF(DIM, kind="residual"), id="mgf-residual"),
+    pytest.param(lambda: PlainSum(DIM), id="sum"),
     pytest.param(lambda: CrossAttention(DIM), id="cross"),
 ]
 
@@ -171,6 +172,19 @@ def test_mgf_gate_shut_ignores_the_sound_and_open_the_place() -> None:
     torch.testing.assert_close(mgf(spatial, tokens), mgf(spatial.flip(0), tokens))
 
 
+def test_plain_sum_is_mgf_with_its_gate_held_at_one_half() -> None:
+    _, spatial, tokens = scene()
+    mgf, plain = MGF(DIM), PlainSum(DIM)
+    plain.load_state_dict({k: v for k, v in mgf.state_dict().items() if not k.startswith("gate_")})
+    gated = mgf(spatial, tokens)
+    assert (plain(spatial, tokens) - gated).abs().max() > 0.1, "an untrained gate is not one half yet"
+    with torch.no_grad():
+        for value in (*mgf.gate_spatial.parameters(), *mgf.gate_audio.parameters()):
+            value.zero_()
+    assert (mgf.gate(mgf.prepare(spatial), tokens) == 0.5).all()
+    torch.testing.assert_close(plain(spatial, tokens), mgf(spatial, tokens), rtol=0, atol=1e-3)
+
+
 def test_cross_attention_equals_torch_multihead() -> None:
     _, spatial, tokens = scene()
     ours = CrossAttention(DIM, heads=2)
@@ -197,7 +211,7 @@ def test_morton_order_keeps_neighbours_together() -> None:
 
 def test_fusions_are_made_by_name() -> None:
     _, spatial, tokens = scene()
-    for kind in ("esaa", "mgf", "cross_attention"):
+    for kind in ("esaa", "mgf", "sum", "cross_attention"):
         assert make_fusion(kind, DIM)(spatial, tokens).shape == (N, DIM)
     with pytest.raises(ConfigError):
-        make_fusion("sum", DIM)
+        make_fusion("product", DIM)

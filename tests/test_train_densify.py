@@ -92,6 +92,35 @@ def test_region_weight_favours_the_region() -> None:
     torch.testing.assert_close(ours.scores, torch.tensor([3.0, 1.0, 1.0]))
 
 
+def test_region_weight_scales_the_pixel_aware_score_too() -> None:
+    ours = control(kind="pixel_aware", region_weight=3.0)
+    region = torch.zeros(H, W, dtype=torch.bool)
+    region[:10, :10] = True
+    for at, grads, counts in (((5.0, 5.0), (1.0,), [90]), ((60.0, 5.0), (1.0,), [10])):
+        out = view(along_x(*grads), torch.tensor(counts))
+        with torch.no_grad():
+            out.means2d.copy_(torch.tensor([at]))
+        ours.observe(out, region)
+    torch.testing.assert_close(
+        ours.scores, torch.tensor([0.9 * 3 + 0.1])
+    )  # views inside the region count more
+
+
+def test_uniform_growth_draws_lots() -> None:
+    """Neither the gradient nor the place in memory decides; the seed does."""
+    n, chosen = 400, []
+    for seed in (0, 0, 1):
+        params = parameters(n, scale=1e-3)
+        with torch.no_grad():
+            params["rig_logit"].copy_(torch.arange(float(n)))
+        ours = control(kind="uniform", max_gaussians=600, exact=True, stop=10)
+        ours.observe(view(along_x(*[1.0] * 200, *[1e-9] * 200)))
+        ours.step(params, optimizer_of(params), 10, generator=torch.Generator().manual_seed(seed))
+        chosen.append(set(params["rig_logit"][n:].tolist()))
+    assert len(chosen[0]) == 200 and chosen[0] == chosen[1] != chosen[2]
+    assert 70 < sum(mark < 200 for mark in chosen[0]) < 130
+
+
 def test_broken_or_absent_gradients_are_ignored() -> None:
     ours = control()
     ours.observe(view(torch.tensor([[float("nan"), 0.0], [1.0, 0.0]])))

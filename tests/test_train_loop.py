@@ -20,8 +20,10 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
 from talker.train import loop as module
-from talker.train.densify import DensityConfig
+from talker.train.densify import DensityConfig, DensityControl
 from talker.train.loop import MAX_BAD_STEPS, LoopConfig, train
+from talker.train.regions import face_boxes
+from talker.train.sampling import FrameSampler
 from talker.train.schedule import LearningRates, LossWeights, Stage
 from talker.train.state import TrainState
 
@@ -278,3 +280,45 @@ def test_time_limit_is_shared_among_the_stages(
             assert event.eta_s is not None and event.eta_s <= 20
     assert steps == {"static": 5, "deform": 15}
     assert state.position.stage == 2
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_density_control_is_told_where_lips_and_eyes_are(
+    dataset: TalkingHeadDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    told: list[torch.Tensor | None] = []
+    observe = DensityControl.observe
+
+    def noted(self, out, region=None):
+        told.append(region)
+        observe(self, out, region)
+
+    monkeypatch.setattr(DensityControl, "observe", noted)
+    density = DensityConfig(kind="pixel_aware", every=3, start=0, stop=5, region_weight=weight)
+    _, events = run(dataset, tmp_path, stages=(Stage("static", 6, static=True, density=density),))
+    assert list(events) and len(told) == 6
+    if weight == 1.0:
+        assert told == [None] * 6
+        return
+    sampler = FrameSampler(dataset.train_indices(), dataset.expression, dataset.mouth_open, 0)
+    for step, region in enumerate(told):
+        boxes = face_boxes(dataset.landmarks[sampler(0, step)], dataset.size)
+        expected = torch.zeros(dataset.size, dataset.size, dtype=torch.bool)
+        for box in (boxes.mouth, *boxes.eyes):
+            expected[box.top : box.bottom, box.left : box.right] = True
+        assert region is not None and torch.equal(region, expected) and 0 < expected.sum() < expected.numel()
+
+
+def test_without_the_static_stage_the_field_learns_from_the_first_step(
+    dataset: TalkingHeadDataset, tmp_path: Path
+) -> None:
+    moving = {}
+    for name, stages in (
+        ("off", (Stage("deform", 4),)),
+        ("on", (Stage("static", 4, static=True), Stage("deform", 1))),
+    ):
+        state, events = run(dataset, tmp_path / name, stages=stages, should_stop=after(4))
+        list(events)
+        basis = state.avatar.branch("face").deformation.fusion.basis
+        moving[name] = bool(basis.weight.abs().max() > 0)
+    assert moving == {"off": True, "on": False}

@@ -159,10 +159,15 @@ def bench(a: Namespace) -> None:
 
 def ablate(a: Namespace) -> None:
     """``ablate DATA --experiment NAME --out DIR``."""
-    from talker.train.ablate import ablate as run
+    from talker.train.ablation.ablate import TABLE_MD
+    from talker.train.ablation.ablate import ablate as run
 
-    show(run(a.data, a.experiment, a.out, seeds=a.seeds, steps_scale=a.steps_scale))
-    say((a.out / "table.md").read_text())
+    finished = show(
+        run(a.data, a.experiment, a.out, seeds=a.seeds, steps_scale=a.steps_scale, others=a.other)
+    )
+    assert finished is not None
+    for name in finished.summary:
+        say((a.out / name / TABLE_MD).read_text())
 
 
 def _consent(words: str) -> Consent:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from talker.cli import commands, service
+from talker.train.ablation.catalogue import ALL, EXPERIMENTS, SPEAKERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,12 +113,18 @@ def _using(sub: argparse._SubParsersAction) -> None:
 
     p = _add(sub, "ablate", commands.ablate, "Train and compare variants on one dataset.")
     p.add_argument("data", type=Path)
-    p.add_argument(
-        "--experiment", default="fusion", help="fusion, decoder, encoder, density, mouth, stage1 or deform"
-    )
+    p.add_argument("--experiment", default=ALL, help=f"{', '.join(EXPERIMENTS)}, or {ALL} (the default)")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps-scale", type=float, default=1.0)
-    p.add_argument("--out", type=Path, required=True, help="folder for avatars, table and JSON")
+    p.add_argument(
+        "--other",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CLIP",
+        help=f"{SPEAKERS}: recordings, clips or prepared clips of other people (default: parts of the same clip)",
+    )
+    p.add_argument("--out", type=Path, required=True, help="folder for runs, and for table and plot of each")
 
 
 def _serving(sub: argparse._SubParsersAction) -> None:

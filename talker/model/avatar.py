@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talker.errors import ConfigError
 from talker.geometry import matrix_to_rotvec
 from talker.model.canonical import CanonicalGaussians, Offsets
 from talker.model.carrying import carry
@@ -27,6 +28,14 @@ class ModelConfig:
     mouth: FieldConfig | None = None
     """The inside-mouth branch, rendered behind the face (PGSTalker); ``None`` for one field."""
     motion: MotionConfig = field(default_factory=MotionConfig)
+
+    def __post_init__(self) -> None:
+        if self.face.follows_lips:
+            raise ConfigError(
+                "model.follows_lips",
+                "The face is to follow its own lips.",
+                expected="Only the inside-mouth branch follows them.",
+            )
 
 
 class Branch(nn.Module):
@@ -137,6 +146,7 @@ class Avatar(nn.Module):
         prepared: Prepared | None = None,
         static: bool = False,
         pose_jitter: Tensor | None = None,
+        face: Offsets | None = None,
     ) -> tuple[Gaussians, Offsets | None]:
         """Camera-frame Gaussians of one branch for one frame, and the offsets that made them.
 
@@ -146,6 +156,7 @@ class Avatar(nn.Module):
             prepared: The branch's entry of ``prepare()``; worked out anew if absent.
             static: Leave the deformation out (stage 1).
             pose_jitter: [6] added to the standardised pose the field sees; keeps it from knowing frames by it.
+            face: The face's offsets of this frame, for a mouth that follows the lips; worked out anew if absent.
         """
         branch = self.branch(name)
         offsets = None
@@ -153,9 +164,24 @@ class Avatar(nn.Module):
             field = branch.deformation
             pose_row = self.pose_statistics(driving.T_cam_head)
             pose_row = pose_row if pose_jitter is None else pose_row + pose_jitter
-            tokens = field.tokens(driving.audio, driving.expression, pose_row)
+            lips = self._lips_motion(driving, pose_row, face) if field.config.follows_lips else None
+            tokens = field.tokens(driving.audio, driving.expression, pose_row, lips)
             offsets = field.offsets(prepared or field.prepare(branch.canonical), tokens)
         return carry(branch.canonical, offsets, driving.T_cam_head, driving.T_cam_torso), offsets
+
+    @torch.no_grad()  # the mouth follows the lips; its errors must not move them
+    def _lips_motion(self, driving: Driving, pose_row: Tensor, face: Offsets | None) -> Tensor:
+        """Mean motion [3], in head units, of the face's Gaussians in and before the box of the mouth branch."""
+        branch, inside = self.branch(FACE), self.branch(MOUTH).deformation
+        if face is None:
+            field = branch.deformation
+            face = field(branch.canonical, field.tokens(driving.audio, driving.expression, pose_row))
+        if face.means is None:
+            return pose_row.new_zeros(3)
+        away = (branch.canonical.means - inside.center) / inside.extent
+        # The lips lie before the teeth: no limit towards the camera.
+        near = ((away[:, :2].abs() <= 1).all(-1) & (away[:, 2] <= 1)).to(face.means)
+        return near @ face.means / near.sum().clamp_min(1)
 
     def signals(self, windows: np.ndarray, activity: np.ndarray | None) -> Tensor:
         """What the fields take as ``Driving.audio``, for all frames: codes [T, K] or windows [T, W, A].

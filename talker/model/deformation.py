@@ -17,7 +17,7 @@ from talker.errors import ConfigError
 from talker.model.blendshapes import Blendshapes, Condition
 from talker.model.canonical import CanonicalGaussians, Offsets
 from talker.model.encoding import DenseTriplane, EmbeddingEncoding, Encoding, HashTriplane
-from talker.model.fusion import ESAA, MGF, CrossAttention, Fusion, Prepared, morton_order
+from talker.model.fusion import ESAA, MGF, CrossAttention, Fusion, PlainSum, Prepared, morton_order
 from talker.model.kan import KAN
 from talker.types import EXPRESSION_DIM
 
@@ -26,6 +26,9 @@ DEFORM_SIZES = {"mu": 3, "alpha": 1, "rgb": 3, "r": 4, "s": 3}
 
 POSE_DIM = 6
 """Head pose relative to the clip's mean: axis-angle and translation, in standard deviations."""
+
+LIPS_DIM = 3
+"""Mean motion of the face's Gaussians around the mouth."""
 
 _RANGES = {
     "signal_dim": (1, 2048),
@@ -46,6 +49,12 @@ _RANGES = {
 POSE_SCALE = 0.25
 """Blendshapes: the pose counts a quarter, so that appearance leans on the lips and lids first."""
 
+LIPS_SCALE = 10.0
+"""Lips move by about a tenth of a head unit; as a control that is about one."""
+
+MOUTH_REACH = (0.2, 1.0, 0.2)
+"""A mouth that follows the lips moves down and up; sideways and in depth a fifth as far (TalkingGaussian)."""
+
 
 @dataclass(frozen=True)
 class FieldConfig:
@@ -53,7 +62,7 @@ class FieldConfig:
 
     encoder: Literal["triplane_hash", "triplane_dense", "embedding"] = "embedding"
     decoder: Literal["mlp", "kan"] = "mlp"
-    fusion: Literal["blendshapes", "mgf", "esaa", "cross_attention"] = "blendshapes"
+    fusion: Literal["blendshapes", "mgf", "sum", "esaa", "cross_attention"] = "blendshapes"
     deform: tuple[str, ...] = ("mu", "alpha", "rgb")
     signal: Literal["motion", "audio"] = "motion"
     """What drives: the motion code a small model predicts from sound, or the sound itself, end to end."""
@@ -75,6 +84,8 @@ class FieldConfig:
     hash_finest: int = 192
     pose_token: bool = True
     """Whether appearance may depend on the head pose (shading, neck)."""
+    follows_lips: bool = False
+    """Inside-mouth branch: the motion of the face's lips is one more control, and nothing moves far sideways."""
 
     def __post_init__(self) -> None:
         unknown = set(self.deform) - set(DEFORM_SIZES)
@@ -147,11 +158,13 @@ class DeformationField(nn.Module):
 
     center: Tensor
     extent: Tensor
+    reach: Tensor
 
     def __init__(self, config: FieldConfig, center: Tensor, extent: float) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("center", center.float())
+        self.register_buffer("reach", torch.tensor(MOUTH_REACH), persistent=False)
         self.register_buffer("extent", torch.tensor(float(extent)))
         d = config.width
         self.encoder = build_encoder(config)
@@ -159,7 +172,11 @@ class DeformationField(nn.Module):
         self.blendshapes = config.fusion == "blendshapes"
         if self.blendshapes:
             self.condition = Condition(
-                config.signal_dim + EXPRESSION_DIM + config.pose_token * POSE_DIM, config.extra
+                config.signal_dim
+                + EXPRESSION_DIM
+                + config.pose_token * POSE_DIM
+                + config.follows_lips * LIPS_DIM,
+                config.extra,
             )
         else:
             self._build_tokens(config)
@@ -172,6 +189,7 @@ class DeformationField(nn.Module):
         self.signal = nn.Linear(config.signal_dim, d) if motion else AudioNet(config.signal_dim, d)
         self.expression = nn.Linear(EXPRESSION_DIM, d)
         self.pose = nn.Linear(POSE_DIM, d) if config.pose_token else None
+        self.lips = nn.Linear(LIPS_DIM, d) if config.follows_lips else None
         self.null = nn.Parameter(torch.zeros(d))
 
     def _build_fusion(self, config: FieldConfig) -> Fusion:
@@ -181,7 +199,7 @@ class DeformationField(nn.Module):
             return ESAA(config.width, config.agents, ppe=config.ppe)
         if config.fusion == "cross_attention":
             return CrossAttention(config.width)
-        return MGF(config.width)
+        return PlainSum(config.width) if config.fusion == "sum" else MGF(config.width)
 
     def prepare(self, canonical: CanonicalGaussians) -> Prepared:
         """What depends on the Gaussians alone; worked out once while driving, every step while training."""
@@ -191,22 +209,26 @@ class DeformationField(nn.Module):
         order = morton_order(canonical.means) if isinstance(self.fusion, ESAA) else None
         return self.fusion.prepare(spatial, order)
 
-    def tokens(self, signal: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
-        """Condition tokens [K, d]: sound, expression, pose (if on), null; for blendshapes the condition [M].
+    def tokens(self, signal: Tensor, expression: Tensor, pose: Tensor, lips: Tensor | None = None) -> Tensor:
+        """Condition tokens [K, d]: sound, expression, pose and lips (if on), null; for blendshapes one row [M].
 
         Args:
             signal: [A] motion code, or [W, A] audio window.
             expression: [E].
             pose: [POSE_DIM] standardised head pose.
+            lips: [3] motion of the lips in head units, for a field that follows them; at rest if absent.
         """
+        moved = (signal.new_zeros(LIPS_DIM) if lips is None else lips) * LIPS_SCALE
         if self.blendshapes:
-            control = (
-                (signal, expression, pose * POSE_SCALE) if self.config.pose_token else (signal, expression)
-            )
+            control = [signal, expression]
+            control += [pose * POSE_SCALE] if self.config.pose_token else []
+            control += [moved] if self.config.follows_lips else []
             return self.condition(torch.cat(control))
         rows = [self.signal(signal[None])[0], self.expression(expression)]
         if self.pose is not None:
             rows.append(self.pose(pose))
+        if self.lips is not None:
+            rows.append(self.lips(moved))
         return torch.stack([*rows, self.null])
 
     def offsets(self, prepared: Prepared, tokens: Tensor) -> Offsets:
@@ -214,7 +236,10 @@ class DeformationField(nn.Module):
         raw = self.decoder(self.fusion.fuse(prepared, tokens))
         sizes = [DEFORM_SIZES[name] for name in self.config.deform]
         parts = zip(self.config.deform, raw.split(sizes, -1), strict=True)
-        return Offsets(**{_FIELD_OF[name]: _BOUND[name](value) for name, value in parts})
+        values = {_FIELD_OF[name]: _BOUND[name](value) for name, value in parts}
+        if self.config.follows_lips and "means" in values:
+            values["means"] = values["means"] * self.reach
+        return Offsets(**values)
 
     def forward(self, canonical: CanonicalGaussians, tokens: Tensor) -> Offsets:
         """Offsets of every Gaussian for one frame, nothing cached."""

@@ -2,6 +2,7 @@
 
 * ``ESAA``: efficient spatial-audio attention through agents (EGSTalker, section 3).
 * ``MGF``: multimodal gated fusion (PGSTalker; the gate is reconstructed, the paper's formula is not public).
+* ``PlainSum``: MGF switched off, both sides simply added.
 * ``CrossAttention``: ordinary multi-head attention of every Gaussian to the tokens (GaussianTalker).
 
 All map spatial [N, d] and tokens [K, d] to [N, d]. What depends on the spatial rows alone is returned by
@@ -39,7 +40,7 @@ def morton_order(points: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module, ABC):
-    """Common face of the three ways."""
+    """Common face of the ways."""
 
     @abstractmethod
     def prepare(self, spatial: Tensor, order: Tensor | None = None) -> Prepared:
@@ -185,6 +186,26 @@ class MGF(Fusion):
         return self.norm(torch.lerp(a.expand_as(s), s, g) if self.kind == "blend" else s + g * a)
 
 
+class PlainSum(Fusion):
+    """MGF switched off: ``LN(s + a)``, every channel of both sides counted alike.
+
+    It is ``MGF`` with its gate held at one half, which the norm scales back to the plain sum.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.to_spatial, self.to_audio = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def prepare(self, spatial: Tensor, order: Tensor | None = None) -> Prepared:
+        """The projected rows [N, d]."""
+        return (self.to_spatial(spatial),)
+
+    def fuse(self, prepared: Prepared, tokens: Tensor) -> Tensor:
+        """Add the mean of ``tokens`` [K, d]."""
+        return self.norm(prepared[0] + self.to_audio(tokens.mean(0, keepdim=True)))
+
+
 class CrossAttention(Fusion):
     """Multi-head attention of every Gaussian to the tokens, residual and feed-forward (GaussianTalker)."""
 
@@ -213,8 +234,8 @@ class CrossAttention(Fusion):
 
 
 def make_fusion(kind: str, dim: int, **options: object) -> Fusion:
-    """The fusion called ``kind``: ``esaa``, ``mgf`` or ``cross_attention``."""
-    kinds = {"esaa": ESAA, "mgf": MGF, "cross_attention": CrossAttention}
+    """The fusion called ``kind``: ``esaa``, ``mgf``, ``sum`` or ``cross_attention``."""
+    kinds = {"esaa": ESAA, "mgf": MGF, "sum": PlainSum, "cross_attention": CrossAttention}
     if kind not in kinds:
         raise ConfigError(
             "fusion.unknown", f"There is no fusion {kind!r}.", expected=f"One of {', '.join(kinds)}."

@@ -33,7 +33,7 @@ from talker.safe_files import write_json
 from talker.train.build import build
 from talker.train.evaluate import EvaluateConfig, evaluate
 from talker.train.loop import LoopConfig, train
-from talker.train.presets import Preset, get_preset
+from talker.train.presets import Preset, get_preset, scaled
 from talker.train.schedule import LearningRates
 from talker.train.state import TrainState
 from talker.types import Consent
@@ -144,7 +144,7 @@ def train_avatar(
     """
     require(consent)
     clock = clock or Clock()
-    preset = _scaled(preset or get_preset(config.preset), config.steps_scale)
+    preset = scaled(preset or get_preset(config.preset), config.steps_scale)
     if not resume:
         shutil.rmtree(state_folder(avatar_dir), ignore_errors=True)
     yield StageStarted("build", 0)
@@ -273,24 +273,6 @@ class Clock:
     def add(self, name: str, seconds: float) -> None:
         """Book ``seconds`` to ``name``."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 2)
-
-
-def _scaled(preset: Preset, factor: float) -> Preset:
-    if factor == 1.0:
-        return preset
-    stages = tuple(
-        dataclasses.replace(
-            stage,
-            steps=max(2, round(stage.steps * factor)),
-            density=dataclasses.replace(
-                stage.density,
-                start=round(stage.density.start * factor),
-                stop=round(stage.density.stop * factor),
-            ),
-        )
-        for stage in preset.stages
-    )
-    return dataclasses.replace(preset, stages=stages)
 
 
 def _fingerprint(preset: Preset, config: CreateConfig, dataset: TalkingHeadDataset) -> str:

@@ -4,6 +4,7 @@ The gradient of the loss with respect to a Gaussian's projected position says ho
 elsewhere, which is a sign of too few Gaussians there. The rules differ in how views are averaged:
 
 * ``standard`` (3DGS): the mean over the views in which the Gaussian is visible.
+* ``uniform``: not at all, Gaussians are chosen by lot: what the same number is worth anywhere.
 * ``pixel_aware`` (PGSTalker; the rule of Pixel-GS, eq. 5): views weigh as many pixels as the Gaussian was
   blended into, ``score_i = sum_k m_ik |g_ik| / sum_k m_ik``, so that large Gaussians seen partly are not missed.
 
@@ -29,7 +30,7 @@ class DensityConfig:
     """How the number of Gaussians changes during one stage.
 
     Attributes:
-        kind: ``pixel_aware``, ``standard`` or ``none``.
+        kind: ``pixel_aware``, ``standard``, ``uniform`` or ``none``.
         grad_threshold: Score above which a Gaussian is duplicated or split.
         every: Steps between changes.
         start: Changes happen after this step,
@@ -38,12 +39,12 @@ class DensityConfig:
         prune_opacity: Gaussians fainter than this go.
         split_extent: Gaussians longer than this share of the scene's extent are split, others duplicated.
         split_shrink: Divisor of the scales of the two halves.
-        region_weight: Factor on the gradients inside the region given to ``observe``.
+        region_weight: Factor on the scores of Gaussians that project into the boxes of lips and eyes.
         exact: Grow linearly to exactly ``max_gaussians`` at ``stop`` by the highest scores, whatever the
             threshold: for comparing the kinds at an equal number.
     """
 
-    kind: Literal["pixel_aware", "standard", "none"] = "pixel_aware"
+    kind: Literal["pixel_aware", "standard", "uniform", "none"] = "pixel_aware"
     grad_threshold: float = 2e-4
     every: int = 100
     start: int = 500
@@ -56,11 +57,11 @@ class DensityConfig:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pixel_aware", "standard", "none"):
+        if self.kind not in ("pixel_aware", "standard", "uniform", "none"):
             raise ConfigError(
                 "density.kind",
                 f"There is no density control {self.kind!r}.",
-                expected="One of pixel_aware, standard, none.",
+                expected="One of pixel_aware, standard, uniform, none.",
             )
         if self.every < 1 or self.max_gaussians < 1 or self.grad_threshold <= 0:
             raise ConfigError(
@@ -156,7 +157,7 @@ class DensityControl:
                 parameters, which the optimizer holds too, its moments kept for the Gaussians that stay.
             optimizer: One parameter group per entry of ``params``, its ``name`` the key.
             step: Step just taken, counted from the start of the stage.
-            generator: CPU generator for where the halves of split Gaussians go.
+            generator: CPU generator for where the halves of split Gaussians go, and for the lots of ``uniform``.
         """
         config = self.config
         n = len(params["means"])
@@ -167,7 +168,7 @@ class DensityControl:
         keep = torch.sigmoid(params["logit_opacities"]).reshape(n) >= config.prune_opacity
         if not keep.any():
             keep[:] = True  # an empty branch could never recover
-        grow = self._chosen(keep, step)
+        grow = self._chosen(keep, step, generator)
         large = params["log_scales"].exp().amax(-1) > config.split_extent * self.extent
         duplicate, split = grow & ~large, grow & large
         if grow.any() or not keep.all():
@@ -176,9 +177,12 @@ class DensityControl:
         counts = [int(mask.sum()) for mask in (duplicate, split, ~keep)]
         return DensityChange(*counts, n=len(params["means"]))
 
-    def _chosen(self, keep: Tensor, step: int) -> Tensor:
+    def _chosen(self, keep: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
         """Which Gaussians [N] (bool) become two: each adds one."""
-        config, scores = self.config, self.scores.masked_fill(~keep, -1.0)
+        config, scores = self.config, self.scores
+        if config.kind == "uniform":
+            scores = torch.rand(len(keep), generator=generator).to(scores)
+        scores = scores.masked_fill(~keep, -1.0)
         kept = int(keep.sum())
         if config.exact:
             share = (step - config.start) / max(config.stop - config.start, 1)

@@ -150,8 +150,9 @@ class _StageRun:
             return frame, float("nan")
         self.bad_steps = 0
         loss.backward()
+        region = self._favoured(index)
         for name, control in state.density.items():
-            control.observe(frame.outputs[name])
+            control.observe(frame.outputs[name], region)
         for optimizer in optimizers:
             optimizer.step()
         state.update_average(stage)
@@ -220,6 +221,16 @@ class _StageRun:
             if offsets is not None and later is not None:
                 total = total + temporal_difference(offsets.present(), later.present())
         return total
+
+    def _favoured(self, index: int) -> Tensor | None:
+        """Lips and eyes of a frame [S, S] (bool), where density control wants more of them."""
+        if all(control.config.region_weight == 1 for control in self.state.density.values()):
+            return None
+        boxes = face_boxes(self.dataset.landmarks[index], self.dataset.size)
+        region = torch.zeros(self.dataset.size, self.dataset.size, dtype=torch.bool)
+        for box in (boxes.mouth, *boxes.eyes):
+            box.crop(region)[:] = True
+        return region
 
     def _skip(self, index: int) -> None:
         self.bad_steps += 1

@@ -115,6 +115,7 @@ _PGSTALKER = Preset(
             signal="audio",
             width=32,
             hidden=32,
+            follows_lips=True,
         ),
         motion=_SOUND_WINDOW,
     ),
@@ -147,4 +148,20 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-__all__ = ["PRESETS", "LossWeights", "MotionConfig", "Preset", "get_preset"]
+def scaled(preset: Preset, factor: float) -> Preset:
+    """``preset`` with ``factor`` times as many steps, and as many changes of density among them."""
+
+    def steps(count: int, least: int = 0) -> int:
+        return max(least, round(count * factor))
+
+    def shortened(stage: Stage) -> Stage:
+        old = stage.density
+        density = replace(old, start=steps(old.start), stop=steps(old.stop), every=steps(old.every, 1))
+        return replace(stage, steps=steps(stage.steps, 2), density=density)
+
+    if factor == 1.0:
+        return preset
+    return replace(preset, stages=tuple(shortened(stage) for stage in preset.stages))
+
+
+__all__ = ["PRESETS", "LossWeights", "MotionConfig", "Preset", "get_preset", "scaled"]
