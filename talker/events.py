@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +56,55 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class FrameSeries:
+    """What was measured on every held-out frame, in order: arrays [T], NaN where a frame has no figure."""
+
+    first_frame: int
+    """Number of the first held-out frame in the clip."""
+    psnr: np.ndarray
+    """Decibels, the whole frame; NaN where the clip has no tracked face, like the next."""
+    psnr_mouth: np.ndarray
+    """Decibels, the fixed box of the mouth."""
+    mouth_truth: np.ndarray
+    """Gap of the inner lips as a share of the distance of the outer eye corners, like the next three."""
+    mouth: np.ndarray
+    """Of the avatar, driven by the held-out sound."""
+    mouth_swapped: np.ndarray | None
+    """Of the avatar, driven by other sound; None if this was not measured, like the next."""
+    mouth_true_motion: np.ndarray | None
+    """Of the avatar, driven by the lips of the clip themselves."""
+    eyes_truth: np.ndarray
+    """Gap of the lids as a share of the distance of the outer eye corners."""
+    eyes: np.ndarray
+    jitter_truth: np.ndarray
+    """Trembling of the forehead in pixels at 512."""
+    jitter: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.psnr)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain lists for JSON: four decimals, None for NaN, only what was measured."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: _plain(value) if isinstance(value, np.ndarray) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [round(float(v), 4) if np.isfinite(v) else None for v in values]
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Figures on held-out frames, with the protocol they were measured under."""
 
     protocol: str
     metrics: dict[str, float]
+    series: FrameSeries | None = None
+    """The same frame by frame; None where only the figures have come through (a job elsewhere)."""
 
 
 @dataclass(frozen=True)

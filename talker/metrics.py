@@ -160,9 +160,19 @@ def jitter(landmarks: NDArray, size: int, *, head_motion: bool = False) -> float
     points = landmarks[:, RIGID, :2].astype(np.float64)
     if not head_motion:
         points = _aligned(points)
-    second = points[2:] - 2 * points[1:-1] + points[:-2]
-    value = np.sqrt(_mean((second**2).sum(-1)))
-    return float(value * REFERENCE_SIZE / size)
+    return float(np.sqrt(_mean(_squared_bends(points))) * REFERENCE_SIZE / size)
+
+
+def frame_jitter(landmarks: NDArray, size: int) -> NDArray[np.float64]:
+    """``jitter`` frame by frame [T], head motion taken out: its root mean square over a take is ``jitter``.
+
+    NaN in the first and last frame and beside frames without a face.
+    """
+    points = landmarks[:, RIGID, :2].astype(np.float64)
+    seen = np.isfinite(points).all((1, 2))
+    points[seen] = _aligned(points[seen])
+    inner = np.sqrt(_squared_bends(points).mean(1)) * REFERENCE_SIZE / size
+    return np.pad(inner, (1, 1), constant_values=np.nan)[: len(landmarks)]
 
 
 def pixel_jitter(frames: NDArray) -> float:
@@ -180,6 +190,12 @@ def _mean(values: NDArray) -> float:
     """Mean of the finite ones; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
+
+
+def _squared_bends(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared second differences over time [T - 2, P] of point sets [T, P, 2]."""
+    second = points[2:] - 2 * points[1:-1] + points[:-2]
+    return (second**2).sum(-1)
 
 
 def _distance(landmarks: NDArray, a: int, b: int) -> NDArray[np.float64]:

@@ -71,6 +71,7 @@ CONFINED = {
     "spaces": ("ui/",),
     "gradio_client": ("jobs/", "studio.py"),
     "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
+    "matplotlib": ("train/plots.py",),
     "plyfile": ("checkpoint.py", "model/"),
     "matplotlib": ("train/ablation/plots.py",),
 }

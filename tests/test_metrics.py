@@ -154,3 +154,21 @@ def test_pixel_jitter_is_blind_to_slow_change(rng) -> None:
         (1, 6, 6, 3), np.uint8
     )
     assert metrics.pixel_jitter(flicker) == pytest.approx(8.0)
+
+
+def test_jitter_of_frames_adds_up_to_that_of_the_take(rng) -> None:
+    landmarks = face(rng, 30) + rng.normal(0, 0.5, (30, 478, 3))
+    frames = metrics.frame_jitter(landmarks, 256)
+    assert len(frames) == 30 and np.isnan(frames[[0, -1]]).all() and np.isfinite(frames[1:-1]).all()
+    assert np.sqrt(np.mean(frames[1:-1] ** 2)) == pytest.approx(metrics.jitter(landmarks, 256))
+    landmarks[10] = np.nan  # a frame without a face leaves its neighbours without a figure
+    missing = np.isnan(metrics.frame_jitter(landmarks, 256))
+    assert np.flatnonzero(missing).tolist() == [0, 9, 10, 11, 29]
+    assert np.isnan(metrics.frame_jitter(landmarks[:1], 256)).all()
+
+
+def test_jitter_of_frames_shows_where(rng) -> None:
+    landmarks = face(rng, 30)
+    landmarks[12, metrics.RIGID[:5], 1] += 4.0
+    frames = metrics.frame_jitter(landmarks, 512)
+    assert np.nanargmax(frames) == 12 and frames[12] > 10 * np.nanmax(frames[:10])
