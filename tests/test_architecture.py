@@ -71,9 +71,8 @@ CONFINED = {
     "spaces": ("ui/",),
     "gradio_client": ("jobs/", "studio.py"),
     "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
-    "matplotlib": ("train/plots.py",),
+    "matplotlib": ("train/plots.py", "train/ablation/plots.py"),
     "plyfile": ("checkpoint.py", "model/"),
-    "matplotlib": ("train/ablation/plots.py",),
 }
 MAX_LINES = 450
 
