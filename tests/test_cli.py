@@ -24,6 +24,7 @@ from talker.cli.parser import build_parser
         "prepare clip.mp4 --out data",
         "train missing.data --out avatar --consent yes",
         "evaluate missing --data missing.data",
+        "evaluate missing --data missing.data --video side.gif",
         "drive missing --text hello --out out.mp4",
         "drive missing --audio missing.wav --out out.mp4",
         "export missing --ply out.ply",

@@ -112,7 +112,7 @@ def test_windows_of_sound_follow_the_frames() -> None:
     sound = np.linspace(0.01, 0.9, 50 * 640).astype(np.float32)
     found = sound_features(Rows(), sound)  # type: ignore[arg-type]
     assert found.shape == (45, 20), "a window that would end after the sound is none"
-    torch.testing.assert_close(found[1, :16], found[0, 4:]), "four rows a frame"
+    torch.testing.assert_close(found[1, :16], found[0, 4:])  # four rows a frame
     assert MIN_FRAMES - 5 == 31, "as many windows as there are shifts"
 
 

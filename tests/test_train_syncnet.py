@@ -59,7 +59,7 @@ def test_both_ways_give_1024_features_always_the_same(weights: Path) -> None:
     assert first.lips(faces).shape == (2, 1024) and first.sound(rows).shape == (3, 1024)
     assert torch.equal(first.lips(faces), second.lips(faces))
     assert torch.equal(first.sound(rows), second.sound(rows))
-    torch.testing.assert_close(first.sound(rows[:1]), first.sound(rows)[:1]), "one by one or together"
+    torch.testing.assert_close(first.sound(rows[:1]), first.sound(rows)[:1])  # one by one or together
     assert not torch.allclose(first.sound(rows[:1]), first.sound(rows[1:2]))
     assert not any(p.requires_grad for p in first.parameters())
 

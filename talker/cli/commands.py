@@ -11,6 +11,9 @@ from talker.cli.show import say, show, table, write_report
 from talker.errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from talker.events import Evaluated, Event
     from talker.types import Consent, MotionTrack, Speech
 
 HELD_OUT = "held-out"
@@ -90,19 +93,45 @@ def evaluate(a: Namespace) -> None:
     from talker.checkpoint import load_avatar
     from talker.dataset.reader import TalkingHeadDataset
     from talker.device import chosen_device
-    from talker.events import Evaluated
     from talker.train.evaluate import EvaluateConfig
     from talker.train.evaluate import evaluate as run
 
-    config = EvaluateConfig(protocol=a.protocol, frames_dir=a.frames)
+    name = a.avatar.name
+    config = EvaluateConfig(
+        protocol=a.protocol, frames_dir=a.frames, video=a.video, name=name, syncnet=a.syncnet
+    )
     control = None if a.swap is None else load(a.swap)
     avatar, dataset = load_avatar(a.avatar, device=chosen_device()), TalkingHeadDataset(a.data)
-    for event in run(avatar, dataset, config, control=control):
-        if isinstance(event, Evaluated):
-            say(table(f"{a.avatar.name}, held-out frames, protocol {event.protocol}", event.metrics))
-            write_report(
-                a.json, {"avatar": a.avatar.name, "protocol": event.protocol, "metrics": event.metrics}
-            )
+    measured = _measured(run(avatar, dataset, config, control=control))
+    title = f"{name}, held-out frames, protocol {measured.protocol}"
+    say(table(title, measured.metrics))
+    assert measured.series is not None
+    report = {"avatar": name, "protocol": measured.protocol, "metrics": measured.metrics}
+    write_report(a.json, {**report, "series": measured.series.to_dict()})
+    if a.plots is not None:
+        from talker.train.plots import write_plots
+
+        paths = write_plots(measured.series, a.plots, title=title)
+        say(f"{a.plots}: {', '.join(path.name for path in paths)}")
+    if a.video is not None:
+        say(f"{a.video}: truth and avatar side by side, {len(measured.series)} frames")
+
+
+def _measured(events: Iterator[Event]) -> Evaluated:
+    """Draw a measurement as it goes; what it found is printed as the command's result, not on the way."""
+    from talker.events import Evaluated
+
+    found: list[Evaluated] = []
+
+    def before_the_result() -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Evaluated):
+                found.append(event)
+            else:
+                yield event
+
+    show(before_the_result())
+    return found[-1]
 
 
 def drive(a: Namespace) -> None:

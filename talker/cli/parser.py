@@ -76,8 +76,11 @@ def _using(sub: argparse._SubParsersAction) -> None:
     p.add_argument("--data", type=Path, required=True, help="dataset folder, as left by create: AVATAR.data")
     p.add_argument("--protocol", choices=("A", "B"), default="B")
     p.add_argument("--swap", type=Path, help="another clip or recording for the swapped-audio control")
-    p.add_argument("--json", type=Path)
+    p.add_argument("--json", type=Path, help="also write figures and series as JSON")
     p.add_argument("--frames", type=Path, help="folder for the raw rendered frames (PNG)")
+    p.add_argument("--video", type=Path, help="also write truth and avatar side by side (.mp4)")
+    p.add_argument("--plots", type=Path, help="folder for the figures frame by frame as curves (PNG)")
+    p.add_argument("--syncnet", type=Path, help="SyncNet's weights (syncnet_v2.model) for LSE-C and LSE-D")
 
     p = _add(sub, "drive", commands.drive, "Make an avatar say something.")
     p.add_argument("avatar", type=Path)

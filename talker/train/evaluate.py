@@ -5,9 +5,11 @@ Protocol A draws the head over the true torso and background, B the whole frame 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,42 +18,67 @@ from talker import metrics
 from talker.atomic import atomic_path
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.landmarks import find_landmarks
-from talker.drive import drive, follow, speech_signals, take_frames
-from talker.errors import DatasetError
-from talker.events import Evaluated, Event, Note, Progress, StageStarted
+from talker.drive import drive, follow, speech_signals
+from talker.errors import ConfigError, DatasetError
+from talker.events import Evaluated, Event, FrameSeries, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
 from talker.render import rasterize
 from talker.render.compose import to_uint8
-from talker.train.regions import mouth_box
-from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
+from talker.train.comparison import comparison
+from talker.train.controls import Controls, exact_sound, measure_controls, other_words
+from talker.train.lip_sync import MIN_FRAMES, LipSyncMeter
+from talker.train.regions import Box, mouth_box
+from talker.train.syncnet import load_syncnet
+from talker.types import FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
 
-SILENCE_S = 5.0
 HEAD_SHARE = 0.5
 """Protocol A draws Gaussians that follow the head at least so far."""
-BLINK_MARGIN = 8
-"""Frames rendered before and after every blink of the clip."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What is measured."""
+    """What is measured, and what is written beside the figures."""
 
     protocol: str = "B"
     frames_dir: Path | None = None
     """Where the raw audio-driven frames are written as PNG."""
+    video: Path | None = None
+    """Where truth and avatar are written side by side as MP4, with the sound and the marks of a generated video."""
+    name: str = ""
+    """What the avatar is called in the title of the video."""
+    syncnet: Path | None = None
+    """Weights of SyncNet for LSE-C and LSE-D."""
     controls: bool = True
     """Also: true motion, swapped sound, silence, blinks."""
+
+    def __post_init__(self) -> None:
+        if self.video is not None and self.video.suffix.lower() != ".mp4":
+            raise ConfigError(
+                "evaluate.video",
+                f"{self.video.name} is no name for the video.",
+                expected="A name that ends in .mp4.",
+            )
+
+
+Receiver = Callable[[int, np.ndarray, np.ndarray], None]
+"""Takes every measured frame: its number, the true and the rendered one, [S, S, 3] uint8 each."""
+
+
+class _ImageFigures(NamedTuple):
+    """One frame against the truth; all NaN where the clip has no tracked face, ``lpips`` also without its weights."""
+
+    psnr: float = float("nan")
+    psnr_mouth: float = float("nan")
+    ssim: float = float("nan")
+    lpips: float = float("nan")
 
 
 @dataclass
 class _Take:
-    """Landmarks and image figures of one rendered take."""
+    """Landmarks and image figures of one rendered take, frame by frame."""
 
     landmarks: list[np.ndarray] = field(default_factory=list)
-    psnr: list[float] = field(default_factory=list)
-    mouth_psnr: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-    lpips: list[float] = field(default_factory=list)
+    images: list[_ImageFigures] = field(default_factory=list)
 
 
 def evaluate(
@@ -68,29 +95,34 @@ def evaluate(
 
     Raises:
         DatasetError: The dataset has no held-out frames, or another size.
+        CheckpointError: The weights of SyncNet cannot be used.
+        ProvenanceError: The video cannot be marked.
     """
     _check(avatar, dataset)
     start, n = dataset.n_train, dataset.n_frames - dataset.n_train
+    meter = _lip_sync_meter(avatar, dataset, config)
     truth = _truth(dataset)
-    track = dataset.track[start:]
-    speech = _sound(dataset.waveform[start * SAMPLE_RATE // FPS :], n)
+    speech = exact_sound(dataset.waveform[start * SAMPLE_RATE // FPS :], n)
+    other = exact_sound(other_words(dataset) if control is None else control, n)
     yield StageStarted("evaluate", n)
     take = _Take()
-    frames = _rendered(avatar, dataset, speech, track, config.protocol)
-    for index, frame in enumerate(_measured(frames, take, dataset, config)):
-        _write_frame(frame, index, config.frames_dir)
-        yield Progress("evaluate", index + 1, n)
-    found = _landmarks(take)
-    values = _image_figures(take, dataset) | _lip_figures(found, truth, dataset)
+    frames = _rendered(avatar, dataset, speech, dataset.track[start:], config.protocol)
+    with ExitStack() as stack:
+        receivers = _receivers(stack, config, dataset.size, speech, meter)
+        yield from _handed_out(_measured(frames, take, dataset), dataset, receivers)
+    found = np.stack(take.landmarks)
+    values = _image_figures(take) | _lip_figures(found, truth, dataset)
     values["frames"] = float(n)
-    if metrics.losses.lpips_available() is False:
-        yield Note("LPIPS is unavailable: the AlexNet weights are not on this machine.")
+    yield from _unavailable(config, n)
+    controls = Controls()
     if config.controls:
         yield Note("Controls: true motion, swapped sound, silence, blinks.")
-        values |= _controls(avatar, dataset, truth, found, control)
-    yield Evaluated(
-        config.protocol, {name: round(float(v), 4) for name, v in values.items() if np.isfinite(v)}
-    )
+        controls = measure_controls(avatar, dataset, truth, found, other)
+    values |= controls.values
+    if meter is not None:
+        values |= meter.figures(speech.waveform, other.waveform if config.controls else None)
+    figures = {name: round(float(v), 4) for name, v in values.items() if np.isfinite(v)}
+    yield Evaluated(config.protocol, figures, _series(take, found, truth, dataset, controls))
 
 
 def _check(avatar: Avatar, dataset: TalkingHeadDataset) -> None:
@@ -111,13 +143,6 @@ def _truth(dataset: TalkingHeadDataset) -> np.ndarray:
     frames = (np.asarray(dataset.frames[i]) for i in range(dataset.n_train, dataset.n_frames))
     n = dataset.n_frames - dataset.n_train
     return np.stack(list(find_landmarks(frames, np.zeros(n, np.int32))))
-
-
-def _sound(waveform: np.ndarray, n_frames: int) -> Speech:
-    """Exactly ``n_frames`` of sound."""
-    wanted = n_frames * SAMPLE_RATE // FPS
-    cut = waveform[:wanted]
-    return Speech(np.pad(cut, (0, wanted - len(cut))).astype(np.float32))
 
 
 def _rendered(
@@ -152,22 +177,25 @@ def _over_truth(
             yield to_uint8(rgb).cpu().numpy()
 
 
-def _measured(
-    frames: Iterator[np.ndarray], take: _Take, dataset: TalkingHeadDataset, config: EvaluateConfig
-) -> Iterator[np.ndarray]:
-    """Pass frames on, collecting figures and landmarks; frames without a tracked face count for neither."""
+def _handed_out(
+    frames: Iterator[np.ndarray], dataset: TalkingHeadDataset, receivers: list[Receiver]
+) -> Iterator[Progress]:
+    """Give every measured frame, and the true one, to everybody who wants them."""
+    start, n = dataset.n_train, dataset.n_frames - dataset.n_train
+    for index, frame in enumerate(frames):
+        truth = np.asarray(dataset.frames[start + index])
+        for receive in receivers:
+            receive(index, truth, frame)
+        yield Progress("evaluate", index + 1, n)
+
+
+def _measured(frames: Iterator[np.ndarray], take: _Take, dataset: TalkingHeadDataset) -> Iterator[np.ndarray]:
+    """Pass frames on, collecting figures and landmarks."""
     box = mouth_box(dataset.landmarks, dataset.size)
 
     def compared() -> Iterator[np.ndarray]:
         for index, frame in enumerate(frames, start=dataset.n_train):
-            if dataset.valid[index]:
-                real = np.asarray(dataset.frames[index])
-                take.psnr.append(metrics.psnr(frame, real))
-                take.mouth_psnr.append(metrics.psnr(box.crop(frame), box.crop(real)))
-                take.ssim.append(metrics.ssim(frame, real))
-                distance = metrics.lpips(frame, real)
-                if distance is not None:
-                    take.lpips.append(distance)
+            take.images.append(_compare(frame, dataset, index, box))
             shown.append(frame)
             yield frame
 
@@ -178,17 +206,68 @@ def _measured(
         yield shown.pop(0)
 
 
-def _landmarks(take: _Take) -> np.ndarray:
-    return np.stack(take.landmarks)
+def _compare(frame: np.ndarray, dataset: TalkingHeadDataset, index: int, box: Box) -> _ImageFigures:
+    if not dataset.valid[index]:
+        return _ImageFigures()
+    real = np.asarray(dataset.frames[index])
+    distance = metrics.lpips(frame, real)
+    return _ImageFigures(
+        metrics.psnr(frame, real),
+        metrics.psnr(box.crop(frame), box.crop(real)),
+        metrics.ssim(frame, real),
+        float("nan") if distance is None else distance,
+    )
 
 
-def _image_figures(take: _Take, dataset: TalkingHeadDataset) -> dict[str, float]:
-    values = {
-        "psnr": float(np.mean(take.psnr)),
-        "psnr_mouth": float(np.mean(take.mouth_psnr)),
-        "ssim": float(np.mean(take.ssim)),
+def _lip_sync_meter(
+    avatar: Avatar, dataset: TalkingHeadDataset, config: EvaluateConfig
+) -> LipSyncMeter | None:
+    """What measures LSE, if it can be measured."""
+    if config.syncnet is None:
+        return None
+    network = load_syncnet(config.syncnet, avatar.device)
+    landmarks = np.asarray(dataset.landmarks[dataset.n_train :])
+    return LipSyncMeter(network, landmarks) if len(landmarks) >= MIN_FRAMES else None
+
+
+def _receivers(
+    stack: ExitStack, config: EvaluateConfig, size: int, speech: Speech, meter: LipSyncMeter | None
+) -> list[Receiver]:
+    """Everybody who gets the measured frames; files are finished when ``stack`` is left."""
+    receivers: list[Receiver] = [] if meter is None else [meter.add]
+    folder = config.frames_dir
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        receivers.append(lambda index, _, frame: _write_frame(frame, folder / f"{index:05d}.png"))
+    if config.video is not None:
+        video = comparison(
+            config.video, size, speech, protocol=config.protocol, avatar_name=config.name or "talker"
+        )
+        receivers.append(stack.enter_context(video))
+    return receivers
+
+
+def _unavailable(config: EvaluateConfig, n_frames: int) -> Iterator[Note]:
+    """What is not among the figures, and why."""
+    if not metrics.losses.lpips_available():
+        yield Note("LPIPS is unavailable: the AlexNet weights are not on this machine.")
+    if config.syncnet is None:
+        yield Note("LSE-C and LSE-D are unavailable: they need SyncNet's weights (evaluate --syncnet FILE).")
+    elif n_frames < MIN_FRAMES:
+        yield Note(
+            f"LSE-C and LSE-D are unavailable: {n_frames} held-out frames are too few for their search, "
+            f"which needs {MIN_FRAMES}."
+        )
+
+
+def _image_figures(take: _Take) -> dict[str, float]:
+    """Means over the frames that have a figure."""
+    columns = zip(_ImageFigures._fields, np.array(take.images).T, strict=True)
+    return {
+        name: float(np.mean(values[np.isfinite(values)]))
+        for name, values in columns
+        if np.isfinite(values).any()
     }
-    return values | ({"lpips": float(np.mean(take.lpips))} if take.lpips else {})
 
 
 def _lip_figures(found: np.ndarray, truth: np.ndarray, dataset: TalkingHeadDataset) -> dict[str, float]:
@@ -207,71 +286,27 @@ def _lip_figures(found: np.ndarray, truth: np.ndarray, dataset: TalkingHeadDatas
     }
 
 
-def _controls(
-    avatar: Avatar,
-    dataset: TalkingHeadDataset,
-    truth: np.ndarray,
-    found: np.ndarray,
-    control: np.ndarray | None,
-) -> dict[str, float]:
-    start, n = dataset.n_train, dataset.n_frames - dataset.n_train
-    track = dataset.track[start:]
-    real = metrics.mouth_opening(truth)
-    if control is None:
-        # Half the training part away: other words, same voice and room.
-        offset = (start // 2) * SAMPLE_RATE // FPS
-        control = dataset.waveform[offset : offset + n * SAMPLE_RATE // FPS]
-    swapped = metrics.mouth_opening(_follow(avatar, _sound(control, n), track))
-    values = {"mouth_r_swapped": metrics.correlation_with_lag(swapped, real).r0}
-    if avatar.lip_code is not None and avatar.motion is not None and dataset.valid[start:].all():
-        pose = avatar.pose_statistics(torch.from_numpy(dataset.T_cam_head[start:])).numpy()
-        codes = avatar.lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32), pose)
-        driven = _follow(avatar, _sound(control, n), track, torch.from_numpy(codes))
-        opening = metrics.mouth_opening(driven)
-        values["mouth_r_true_motion"] = metrics.correlation_with_lag(opening, real).r0
-        values["mouth_variation_true_motion"] = metrics.variation_ratio(opening, real)
-    values |= _silence(avatar, track, metrics.mouth_opening(found))
-    return values | _blinks(avatar, dataset)
+def _series(
+    take: _Take, found: np.ndarray, truth: np.ndarray, dataset: TalkingHeadDataset, controls: Controls
+) -> FrameSeries:
+    images = np.array(take.images)
+    return FrameSeries(
+        first_frame=dataset.n_train,
+        psnr=images[:, 0],
+        psnr_mouth=images[:, 1],
+        mouth_truth=metrics.mouth_opening(truth),
+        mouth=metrics.mouth_opening(found),
+        mouth_swapped=controls.mouth_swapped,
+        mouth_true_motion=controls.mouth_true_motion,
+        eyes_truth=metrics.eye_opening(truth),
+        eyes=metrics.eye_opening(found),
+        jitter_truth=metrics.frame_jitter(truth, dataset.size),
+        jitter=metrics.frame_jitter(found, dataset.size),
+    )
 
 
-def _follow(
-    avatar: Avatar, speech: Speech, track: MotionTrack, signals: torch.Tensor | None = None
-) -> np.ndarray:
-    """Landmarks [T, 478, 3] of a take that follows ``track``."""
-    frames = drive(avatar, speech, track=track, signals=signals)
-    n = speech.n_frames if signals is None else len(signals)
-    return np.stack(list(find_landmarks(frames, np.zeros(n, np.int32))))
-
-
-def _silence(avatar: Avatar, track: MotionTrack, speaking: np.ndarray) -> dict[str, float]:
-    """Movement of the lips in digital silence, as a share of that while speaking, under the same head motion."""
-    n = round(SILENCE_S * FPS)
-    landmarks = _follow(avatar, _sound(np.zeros(1, np.float32), n), follow(track, n))
-    opening = metrics.mouth_opening(landmarks)
-    return {"silence_variation": metrics.variation_ratio(opening, np.resize(speaking, n))}
-
-
-def _blinks(avatar: Avatar, dataset: TalkingHeadDataset) -> dict[str, float]:
-    """Share of the clip's blinks during which the eyes of the avatar close under its expression track."""
-    blink = np.asarray(dataset.expression)[:, [BLINK_LEFT, BLINK_RIGHT]].mean(1)
-    wanted = np.convolve(blink > 0.5, np.ones(2 * BLINK_MARGIN + 1), mode="same") > 0
-    chosen = np.flatnonzero(wanted & dataset.valid)
-    if len(chosen) == 0:
-        return {}
-    track = take_frames(dataset.track, chosen)
-    rest = avatar.motion.rest if avatar.motion is not None else None
-    signals = None if rest is None else rest.repeat(len(chosen), 1)
-    rendered = _follow(avatar, _sound(np.zeros(1, np.float32), len(chosen)), track, signals)
-    real = np.asarray(dataset.landmarks, np.float32)[chosen]
-    recall = metrics.blink_recall(metrics.eye_opening(rendered), metrics.eye_opening(real))
-    return {"blink_recall": recall.recall, "blinks": float(recall.n_blinks)}
-
-
-def _write_frame(frame: np.ndarray, index: int, folder: Path | None) -> None:
-    if folder is None:
-        return
+def _write_frame(frame: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / f"{index:05d}.png") as part:
+    with atomic_path(path) as part:
         Image.fromarray(frame).save(part, format="PNG")
