@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 DPI = 120
 CURVE_POINTS = 100
+CHARACTERS_PER_INCH = 13
+"""Of the title's small print."""
 
 
 def write_plot(path: Path, table: dict, plot: Plot) -> bool:
@@ -48,11 +51,12 @@ def draw(table: dict, plot: Plot) -> Figure | None:
     else:
         figure = _dots(table, shown) if shown else None
     if figure is not None:
-        figure.suptitle(
-            f"{table['experiment']}: {table['question']}\n{table['dataset']}, {table['size']} px, {seeds(table)}, "
-            f"{sum(table['steps'].values()):,} steps",
-            fontsize=9,
+        width = round(CHARACTERS_PER_INCH * figure.get_figwidth())
+        about = (
+            f"{table['dataset']}, {table['size']} px, {seeds(table)}, {sum(table['steps'].values()):,} steps"
         )
+        title = f"{table['experiment']}: {table['question']}"
+        figure.suptitle("\n".join(fill(line, width) for line in (title, about)), fontsize=9)
     return figure
 
 
@@ -66,6 +70,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     panels = figure.subplots(1, columns, squeeze=False)[0]
     for panel in panels:
         panel.grid(alpha=0.25)
+        panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, list(panels)
 
@@ -82,6 +87,7 @@ def _scatter(table: dict, across: str, up: str) -> Figure:
         panel.annotate(
             row["variant"], (x["mean"], y["mean"]), xytext=(7, 5), textcoords="offset points", fontsize=8
         )
+    panel.margins(x=0.15, y=0.1)  # room for the names
     panel.set_xlabel(COLUMNS[across])
     panel.set_ylabel(COLUMNS[up])
     return figure
