@@ -84,6 +84,23 @@ def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return aligned[:, LIPS_AND_JAW, :2].reshape(len(landmarks), -1)
 
 
+@dataclass(frozen=True)
+class MotionPrior:
+    """Where a fit of sound to codes may start instead of at zero: what another speaker's avatar knows.
+
+    Attributes:
+        weight: [F, K] of the flattened windows to this speaker's codes.
+        shares: How much of it may be kept, beside nothing.
+    """
+
+    weight: np.ndarray
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+
+
+EVIDENCE = 0.01
+"""Share of the out-of-block error a prior must take away to be used: less is chance in a minute of speech."""
+
+
 class MotionModel(nn.Module):
     """Audio windows to motion codes: a ridge regression, blended into the rest code where nobody speaks.
 
@@ -96,6 +113,7 @@ class MotionModel(nn.Module):
         weight: [F, K].  bias: [K] mean code.
         rest: [K] code of the closed, silent mouth.
         gain: [K] restores the variation the penalty takes.
+        prior_share: How much of a prior the fit kept, 0..1; known only to whoever fitted, not stored.
     """
 
     mean: Tensor
@@ -110,6 +128,7 @@ class MotionModel(nn.Module):
         for name, shape in (("mean", flat), ("weight", (flat, dim)), ("bias", dim), ("rest", dim)):
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("gain", torch.ones(dim))
+        self.prior_share = 0.0
 
     @property
     def dim(self) -> int:
@@ -126,17 +145,31 @@ class MotionModel(nn.Module):
 
     @classmethod
     def fit(
-        cls, windows: np.ndarray, codes: np.ndarray, rest: np.ndarray, config: MotionConfig
+        cls,
+        windows: np.ndarray,
+        codes: np.ndarray,
+        rest: np.ndarray,
+        config: MotionConfig,
+        *,
+        prior: MotionPrior | None = None,
     ) -> MotionModel:
-        """Fit on training windows [T, W, A] and codes [T, K]; ``rest`` [K] is the silent mouth's code."""
+        """Fit on training windows [T, W, A] and codes [T, K]; ``rest`` [K] is the silent mouth's code.
+
+        With a ``prior`` the regression explains what the best share of it leaves over.
+        """
         X = windows.reshape(len(windows), -1).astype(np.float64)
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
         mean, bias = X.mean(0), codes.mean(0)
+        X, Y = X - mean, codes - bias
         # Sound far from the frame tells less; scaled down, the penalty holds its weights back more.
         taper = np.repeat(_taper(windows.shape[1], config.taper), windows.shape[2])
-        X = (X - mean) * taper
-        penalty, predicted = _choose_penalty(X, codes - bias, config)
-        weight = taper[:, None] * _ridge(X, codes - bias, penalty)
+        prior = prior or MotionPrior(np.zeros((X.shape[1], Y.shape[1])), shares=())
+        known, X = X @ prior.weight, X * taper
+        model.prior_share = _choose_share(X, Y, known, prior.shares, config)
+        known *= model.prior_share
+        penalty, predicted = _choose_penalty(X, Y - known, config)
+        weight = model.prior_share * prior.weight + taper[:, None] * _ridge(X, Y - known, penalty)
+        predicted += known
         for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
             getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
         variation = (codes.std(0) / np.maximum(predicted.std(0), 1e-6)).clip(1.0, config.max_gain)
@@ -196,17 +229,39 @@ def _choose_penalty(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple
     """
     best: tuple[float, float, np.ndarray] | None = None
     bounds = np.linspace(0, len(X), config.folds + 1).astype(int)
-    weights = Y.std(0) ** 0  # every component is already in standard deviations
     for penalty in config.penalties:
         predicted = np.zeros_like(Y)
         for start, stop in itertools.pairwise(bounds):
             rest = np.r_[0:start, stop : len(X)]
             predicted[start:stop] = X[start:stop] @ _ridge(X[rest], Y[rest], penalty)
-        error = float((((predicted - Y) * weights)[:, : min(3, Y.shape[1])] ** 2).mean())
+        error = _error(predicted, Y)
         if best is None or error < best[0]:
             best = (error, penalty, predicted)
     assert best is not None
     return best[1], best[2]
+
+
+def _error(predicted: np.ndarray, Y: np.ndarray) -> float:
+    """Mean square of what is missed of the leading components; all are in standard deviations."""
+    return float(((predicted - Y)[:, :3] ** 2).mean())
+
+
+def _choose_share(
+    X: np.ndarray, Y: np.ndarray, known: np.ndarray, shares: tuple[float, ...], config: MotionConfig
+) -> float:
+    """How much of what a prior knows [T, K] is kept: the share with the best out-of-block error of the whole fit.
+
+    The prior comes from another clip, so what it says of a block is out of block already. It must tell enough, or
+    nothing of it is kept.
+    """
+    if not shares:
+        return 0.0
+    errors = {}
+    for share in (0.0, *shares):
+        left = Y - share * known
+        errors[share] = _error(_choose_penalty(X, left, config)[1], left)
+    best = min(errors, key=lambda share: errors[share])
+    return best if errors[best] < (1 - EVIDENCE) * errors[0.0] else 0.0
 
 
 def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> np.ndarray:
