@@ -18,6 +18,7 @@ from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
 from talker.model.canonical import CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
 from talker.model.motion import LipCode, MotionModel, rest_code
+from talker.train.warm_start import WarmStart
 from talker.types import Driving
 
 MIN_TRAIN_FRAMES = 50
@@ -55,8 +56,16 @@ class Conditioning:
         )
 
 
-def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[Avatar, Conditioning]:
+def build(
+    dataset: TalkingHeadDataset, model: ModelConfig, seed: int, *, warm: WarmStart | None = None
+) -> tuple[Avatar, Conditioning]:
     """The avatar at step 0 and the conditioning of its clip. Deterministic for a seed.
+
+    Args:
+        dataset: The prepared clip.
+        model: The switches; sizes only the data knows are filled in.
+        seed: Of everything random.
+        warm: The avatar whose map from sound to lips the new one's starts from. Its fields are given separately.
 
     Raises:
         TrackingError: Fewer usable training frames than a face can be learnt from.
@@ -72,7 +81,7 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
         )
     encoder = get_encoder(model.motion.features)
     audio = windows(encoder.encode(dataset.waveform), dataset.n_frames, width=model.motion.window)
-    lip_code, codes, motion = _fit_motion(dataset, model, audio, train)
+    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, warm)
     model = _fit_dimensions(model, encoder, len(codes[0]))
     signal = codes if model.face.signal == "motion" else audio
     avatar = Avatar(
@@ -97,7 +106,11 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
 
 
 def _fit_motion(
-    dataset: TalkingHeadDataset, model: ModelConfig, audio: np.ndarray, train: np.ndarray
+    dataset: TalkingHeadDataset,
+    model: ModelConfig,
+    audio: np.ndarray,
+    train: np.ndarray,
+    warm: WarmStart | None,
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     landmarks = np.asarray(dataset.landmarks, np.float32)
@@ -107,7 +120,9 @@ def _fit_motion(
     codes[tracked] = lip_code.encode(landmarks[tracked])
     activity = speech_activity(dataset.waveform, dataset.n_frames)
     rest = rest_code(codes[train], np.asarray(dataset.mouth_open)[train], activity[train])
-    return lip_code, codes, MotionModel.fit(audio[train], codes[train], rest, model.motion)
+    prior = None if warm is None else warm.motion_prior(lip_code)
+    motion = MotionModel.fit(audio[train], codes[train], rest, model.motion, prior=prior)
+    return lip_code, codes, motion
 
 
 def _fit_dimensions(model: ModelConfig, encoder: AudioEncoder, code_dim: int) -> ModelConfig:
