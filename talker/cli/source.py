@@ -20,8 +20,10 @@ def source_avatar(name: str | None, *, keep: bool) -> Path | None:
         HubError: It cannot be fetched.
         CheckpointError: What was fetched is not a sound avatar.
     """
-    if name is None or Path(name).exists() or not _is_repository(name):
-        return None if name is None else Path(name)
+    if name is None:
+        return None
+    if Path(name).exists() or not _is_repository(name):
+        return Path(name)
     from talker.card import AVATAR_JSON
     from talker.hub import Hub
     from talker.jit.compile import cache_root

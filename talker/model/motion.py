@@ -97,10 +97,6 @@ class MotionPrior:
     shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
 
 
-EVIDENCE = 0.01
-"""Share of the out-of-block error a prior must take away to be used: less is chance in a minute of speech."""
-
-
 class MotionModel(nn.Module):
     """Audio windows to motion codes: a ridge regression, blended into the rest code where nobody speaks.
 
@@ -251,8 +247,8 @@ def _choose_share(
 ) -> float:
     """How much of what a prior knows [T, K] is kept: the share with the best out-of-block error of the whole fit.
 
-    The prior comes from another clip, so what it says of a block is out of block already. It must tell enough, or
-    nothing of it is kept.
+    The prior comes from another clip, so what it says of a block is out of block already. Where no share of it makes
+    the error smaller nothing of it is kept, and the fit is the one without it.
     """
     if not shares:
         return 0.0
@@ -260,8 +256,7 @@ def _choose_share(
     for share in (0.0, *shares):
         left = Y - share * known
         errors[share] = _error(_choose_penalty(X, left, config)[1], left)
-    best = min(errors, key=lambda share: errors[share])
-    return best if errors[best] < (1 - EVIDENCE) * errors[0.0] else 0.0
+    return min(errors, key=lambda share: errors[share])  # the first of equals, which is the smallest
 
 
 def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> np.ndarray:

@@ -25,11 +25,11 @@ _EYES = [RIGID.index(corner) for corner in (33, 263)]
 
 def change_of_code(old: LipCode, new: LipCode) -> np.ndarray:
     """Matrix [K_new, K_old] that turns codes of ``old`` into codes of ``new``; mean lips stay mean lips."""
-    points = old.std[:, None] * old.basis / _eye_distance(old)
-    return (points @ new.basis.T / new.std * _eye_distance(new)).T
+    points = old.std[:, None] * old.basis / eye_distance(old)
+    return (points @ new.basis.T / new.std * eye_distance(new)).T
 
 
-def _eye_distance(code: LipCode) -> float:
+def eye_distance(code: LipCode) -> float:
     """Between the outer eye corners, in the pixels the code was fitted in."""
     right, left = code.reference[_EYES]
     return float(np.linalg.norm(left - right))

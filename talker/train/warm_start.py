@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talker.audio.features import get_encoder
-from talker.card import MODEL, MOTION, read_card, read_header
+from talker.card import MODEL, MOTION, damaged, read_card, read_header
 from talker.checkpoint import load_avatar
 from talker.errors import ConfigError
 from talker.events import Note
 from talker.model.avatar import FACE, Avatar, ModelConfig
 from talker.model.motion import LipCode, MotionPrior
-from talker.model.transfer import ControlChange, adopt, can_adopt, sound_prior
+from talker.model.transfer import ControlChange, adopt, can_adopt, eye_distance, sound_prior
 from talker.safe_files import sha256_file
 
 
@@ -41,6 +41,7 @@ class WarmStart:
             ConfigError: ``init_from.sound``: it hears other features.
         """
         avatar = load_avatar(folder)
+        _check_units(avatar)
         _check_hearing(avatar, model)
         return cls(read_card(folder).name, _content_hash(folder), avatar)
 
@@ -93,29 +94,40 @@ class WarmStart:
         return ""
 
 
+def _check_units(avatar: Avatar) -> None:
+    """What its numbers are counted in, which driving it never divides by, is something."""
+    units = [avatar.pose_statistics.std.min().item()]
+    if avatar.lip_code is not None:
+        units += [float(avatar.lip_code.std.min()), eye_distance(avatar.lip_code)]
+    if min(units) <= 0:
+        raise damaged("its motion has no size")
+
+
 def _check_hearing(avatar: Avatar, model: ModelConfig) -> None:
     """Networks that were trained on other features, or on another stretch of them, are of no use."""
     encoder = get_encoder(model.motion.features)
-    expected = (encoder.name, model.motion.window, encoder.dim)
-    found = (avatar.audio_encoder, avatar.config.motion.window, _feature_dim(avatar))
+    window = model.motion.window
+    expected = (encoder.name, window, window * encoder.dim)
+    found = (avatar.audio_encoder, avatar.config.motion.window, _numbers_heard(avatar))
     if found != expected:
         raise ConfigError(
             "init_from.sound",
-            f"The avatar to start from hears {_features(*found)}.",
-            expected=f"The chosen preset hears {_features(*expected)}.",
+            f"The avatar to start from hears {_hearing(*found)}.",
+            expected=f"The chosen preset hears {_hearing(*expected)}.",
             todo="Choose the preset that avatar was made with, or start from another one or from none.",
         )
 
 
-def _feature_dim(avatar: Avatar) -> int:
-    """Length of one row of the features ``avatar`` hears."""
-    if avatar.motion is None:
-        return avatar.branch(FACE).deformation.config.signal_dim
-    return len(avatar.motion.mean) // avatar.config.motion.window
+def _numbers_heard(avatar: Avatar) -> int:
+    """How many numbers of sound ``avatar`` takes for one frame."""
+    if avatar.motion is not None:
+        return len(avatar.motion.mean)
+    field = avatar.branch(FACE).deformation.config
+    return field.window * field.signal_dim
 
 
-def _features(name: str, window: int, dim: int) -> str:
-    return f"{window} rows of {name[:20]!a} with {dim} numbers each"
+def _hearing(name: str, window: int, numbers: int) -> str:
+    return f"{numbers} numbers of {name[:20]!a} in {window} rows"
 
 
 def _content_hash(folder: Path) -> str:
