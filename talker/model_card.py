@@ -110,6 +110,7 @@ def _body(folder: Path, card: AvatarCard, training: dict[str, Any], repo_id: str
         f"| Preset | {plain(card.preset)} |",
         f"| Sound features | {plain(card.audio_encoder)} |",
         f"| Created | {plain(card.created)} |",
+        *_origin(training),
         f"| Format | {card.version}, talker {plain(str(training.get('talker', __version__)))} |",
         "",
         "## Figures",
@@ -131,6 +132,16 @@ def _body(folder: Path, card: AvatarCard, training: dict[str, Any], repo_id: str
         "",
     ]
     return lines
+
+
+def _origin(training: dict[str, Any]) -> list[str]:
+    """A row about the avatar whose networks this one started from, if there was one."""
+    origin = training.get("init_from")
+    if not isinstance(origin, dict):
+        return []
+    return [
+        f"| Started from | {plain(origin.get('name', ''))} ({plain(str(origin.get('sha256', ''))[:12])}) |"
+    ]
 
 
 def _figures(metrics: dict[str, float], training: dict[str, Any]) -> list[str]:

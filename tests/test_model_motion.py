@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from talker.model.motion import (
     LipCode,
     MotionConfig,
     MotionModel,
+    MotionPrior,
     align_rigidly,
     opening_slope,
     rest_code,
@@ -29,7 +32,7 @@ STILL = np.zeros((1, 6), np.float32)
 """Pose of a head that does not move, for any number of frames."""
 
 
-def fitted(windows: np.ndarray, codes: np.ndarray, config: MotionConfig, **given: np.ndarray) -> MotionModel:
+def fitted(windows: np.ndarray, codes: np.ndarray, config: MotionConfig, **given: Any) -> MotionModel:
     """A model with nothing at rest and no opening, unless given."""
     nothing = np.zeros(codes.shape[1])
     return MotionModel.fit(windows, codes, config=config, **{"rest": nothing, "slope": nothing, **given})
@@ -286,3 +289,50 @@ def test_code_of_a_real_track_survives_head_motion() -> None:
 def test_impossible_configurations_are_refused(bad: dict) -> None:
     with pytest.raises(ConfigError):
         MotionConfig(**bad)
+
+
+def prior_of(weight: np.ndarray) -> MotionPrior:
+    return MotionPrior(weight.astype(np.float64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_prior_that_tells_nothing_leaves_the_fit_as_it_was(seed: int) -> None:
+    windows, codes, truth = relation(400, noise=0.5)
+    unrelated = np.random.default_rng(100 + seed).standard_normal(truth.shape) / np.sqrt(len(truth))
+    cold = fitted(windows, codes, MotionConfig(dim=4))
+    warm = fitted(windows, codes, MotionConfig(dim=4), prior=prior_of(unrelated))
+    assert warm.prior_share == 0
+    assert all(torch.equal(value, cold.state_dict()[name]) for name, value in warm.state_dict().items())
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_as_much_of_a_prior_is_kept_as_is_true(share: float) -> None:
+    windows, codes, truth = relation(300, noise=0.3)
+    config = MotionConfig(dim=4, penalties=(1e5,))  # the rest cannot make up for a wrong share
+    model = fitted(windows, codes, config, prior=prior_of(truth / share))
+    assert model.prior_share == share
+
+
+def test_a_prior_helps_where_there_is_little_speech() -> None:
+    windows, codes, truth = relation(560, noise=0.5)
+    rng = np.random.default_rng(9)
+    near = (
+        truth + 0.5 * rng.standard_normal(truth.shape) * truth.std()
+    )  # another speaker: alike, not the same
+    config = MotionConfig(dim=4, penalties=(10.0, 100.0, 1000.0), variation=0.0)
+    errors = {}
+    for name, prior in (("cold", None), ("warm", prior_of(near))):
+        model = fitted(windows[:60], codes[:60], config, prior=prior)
+        predicted = model(torch.from_numpy(windows[60:])).numpy()
+        errors[name] = np.square(predicted - codes[60:]).mean()
+    assert errors["warm"] < 0.8 * errors["cold"]
+
+
+def test_the_stretch_counts_what_the_prior_says() -> None:
+    """All of the variation is in the prior: nothing was lost, so nothing is stretched."""
+    windows, codes, truth = relation(300, noise=0.05)
+    config = MotionConfig(dim=4, penalties=(1e9,), variation=1.0)
+    slope = np.array([1.0, 0.0, 0.0, 0.0])
+    warm = fitted(windows, codes, config, prior=prior_of(truth), slope=slope)
+    assert warm.prior_share == 1
+    assert np.abs(warm.weight.numpy() - truth).max() < 0.03 * np.abs(truth).max()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from talker.cli.interrupt import polite_stop
 from talker.cli.show import say, show, table, write_report
+from talker.cli.source import source_avatar
 from talker.errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def create(a: Namespace) -> None:
         seed=a.seed,
         name=out.name,
         steps_scale=a.steps_scale,
+        init_from=source_avatar(a.init_from, keep=a.resume),
     )
     consent = _consent(a.consent)
     with polite_stop() as should_stop:
@@ -80,6 +82,7 @@ def train(a: Namespace) -> None:
         seed=a.seed,
         name=a.out.name,
         steps_scale=a.steps_scale,
+        init_from=source_avatar(a.init_from, keep=a.resume),
     )
     consent = _consent(a.consent)
     with polite_stop() as should_stop:

@@ -68,6 +68,11 @@ def _training_options(p: argparse.ArgumentParser, *, size: bool = True) -> None:
         p.add_argument("--size", type=int, default=256, choices=(128, 256, 512))
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--steps-scale", type=float, default=1.0, help="factor on the preset's steps")
+    p.add_argument(
+        "--init-from",
+        metavar="AVATAR",
+        help="start from another avatar: its folder, or owner/name on the Hub",
+    )
 
 
 def _using(sub: argparse._SubParsersAction) -> None:

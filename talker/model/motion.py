@@ -103,6 +103,19 @@ def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return aligned[:, LIPS_AND_JAW, :2].reshape(len(landmarks), -1)
 
 
+@dataclass(frozen=True)
+class MotionPrior:
+    """Where a fit of sound to codes may start instead of at zero: what another speaker's avatar knows.
+
+    Attributes:
+        weight: [F, K] of the flattened windows to this speaker's codes.
+        shares: How much of it may be kept, beside nothing.
+    """
+
+    weight: np.ndarray
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+
+
 class MotionModel(nn.Module):
     """Audio windows to motion codes: a ridge regression, blended into the rest code where nobody speaks.
 
@@ -114,6 +127,7 @@ class MotionModel(nn.Module):
         mean: [F] of the flattened windows.
         weight: [F, K].  bias: [K] mean code.
         rest: [K] code of the closed, silent mouth.
+        prior_share: How much of a prior the fit kept, 0..1; known only to whoever fitted, not stored.
     """
 
     mean: Tensor
@@ -126,6 +140,7 @@ class MotionModel(nn.Module):
         flat = window * features
         for name, shape in (("mean", flat), ("weight", (flat, dim)), ("bias", dim), ("rest", dim)):
             self.register_buffer(name, torch.zeros(shape))
+        self.prior_share = 0.0
 
     @property
     def dim(self) -> int:
@@ -149,6 +164,7 @@ class MotionModel(nn.Module):
         rest: np.ndarray,
         slope: np.ndarray,
         config: MotionConfig,
+        prior: MotionPrior | None = None,
     ) -> MotionModel:
         """Fit on training frames.
 
@@ -158,19 +174,25 @@ class MotionModel(nn.Module):
             rest: [K] the silent mouth's code.
             slope: [K] of the mouth opening in the code, see ``opening_slope``.
             config: Penalties and how far the opening is stretched.
+            prior: What the regression starts from; it explains what the best share of it leaves over.
         """
-        mean, bias = windows.reshape(len(windows), -1).mean(0, dtype=np.float64), codes.mean(0)
-        bumps = time_bumps(windows.shape[1], config)
-        X = np.einsum("twa,wb->tba", windows - mean.reshape(windows.shape[1:]), bumps).reshape(
-            len(windows), -1
-        )
-        Y = (codes - bias).astype(np.float64)
-        penalty, predicted = _choose_penalty(X, Y, config)
-        weight = _ridge(X, Y, penalty) @ _stretch(Y, predicted, slope.astype(np.float64), config)
-        spread = np.einsum("wb,bak->wak", bumps, weight.reshape(bumps.shape[1], -1, codes.shape[1]))
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
-        values = {"mean": mean, "weight": spread.reshape(len(mean), -1), "bias": bias, "rest": rest}
-        for name, value in values.items():
+        mean, bias = windows.reshape(len(windows), -1).mean(0, dtype=np.float64), codes.mean(0)
+        heard = windows - mean.reshape(windows.shape[1:])
+        bumps = time_bumps(windows.shape[1], config)
+        X = np.einsum("twa,wb->tba", heard, bumps).reshape(len(windows), -1)
+        Y = (codes - bias).astype(np.float64)
+        prior = prior or MotionPrior(np.zeros((len(mean), Y.shape[1])), shares=())
+        known = heard.reshape(len(windows), -1) @ prior.weight
+        model.prior_share = _choose_share(X, Y, known, prior.shares, config)
+        known *= model.prior_share
+        penalty, predicted = _choose_penalty(X, Y - known, config)
+        own = _ridge(X, Y - known, penalty).reshape(bumps.shape[1], -1, Y.shape[1])
+        weight = (
+            np.einsum("wb,bak->wak", bumps, own).reshape(len(mean), -1) + model.prior_share * prior.weight
+        )
+        weight = weight @ _stretch(Y, predicted + known, slope.astype(np.float64), config)
+        for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
             getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
         return model
 
@@ -253,17 +275,38 @@ def _choose_penalty(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple
     """
     best: tuple[float, float, np.ndarray] | None = None
     bounds = np.linspace(0, len(X), config.folds + 1).astype(int)
-    weights = Y.std(0) ** 0  # every component is already in standard deviations
     for penalty in config.penalties:
         predicted = np.zeros_like(Y)
         for start, stop in itertools.pairwise(bounds):
             rest = np.r_[0:start, stop : len(X)]
             predicted[start:stop] = X[start:stop] @ _ridge(X[rest], Y[rest], penalty)
-        error = float((((predicted - Y) * weights)[:, : min(3, Y.shape[1])] ** 2).mean())
+        error = _error(predicted, Y)
         if best is None or error < best[0]:
             best = (error, penalty, predicted)
     assert best is not None
     return best[1], best[2]
+
+
+def _error(predicted: np.ndarray, Y: np.ndarray) -> float:
+    """Mean square of what is missed of the leading components; all are in standard deviations."""
+    return float(((predicted - Y)[:, :3] ** 2).mean())
+
+
+def _choose_share(
+    X: np.ndarray, Y: np.ndarray, known: np.ndarray, shares: tuple[float, ...], config: MotionConfig
+) -> float:
+    """How much of what a prior knows [T, K] is kept: the share with the best out-of-block error of the whole fit.
+
+    The prior comes from another clip, so what it says of a block is out of block already. Where no share of it makes
+    the error smaller nothing of it is kept, and the fit is the one without it.
+    """
+    if not shares:
+        return 0.0
+    errors = {}
+    for share in (0.0, *shares):
+        left = Y - share * known
+        errors[share] = _error(_choose_penalty(X, left, config)[1], left)
+    return min(errors, key=lambda share: errors[share])  # the first of equals, which is the smallest
 
 
 _FLAT = 1e-12

@@ -18,6 +18,7 @@ from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig, PoseSt
 from talker.model.canonical import CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
 from talker.model.motion import LipCode, MotionModel, opening_slope, rest_code
+from talker.train.warm_start import WarmStart
 from talker.types import Driving
 
 MIN_TRAIN_FRAMES = 50
@@ -55,8 +56,16 @@ class Conditioning:
         )
 
 
-def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[Avatar, Conditioning]:
+def build(
+    dataset: TalkingHeadDataset, model: ModelConfig, seed: int, *, warm: WarmStart | None = None
+) -> tuple[Avatar, Conditioning]:
     """The avatar at step 0 and the conditioning of its clip. Deterministic for a seed.
+
+    Args:
+        dataset: The prepared clip.
+        model: The switches; sizes only the data knows are filled in.
+        seed: Of everything random.
+        warm: The avatar whose map from sound to lips the new one's starts from. Its fields are given separately.
 
     Raises:
         TrackingError: Fewer usable training frames than a face can be learnt from.
@@ -75,7 +84,8 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
     T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
     pose_statistics = PoseStatistics()
     pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
-    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, pose_statistics(T_cam_head).numpy())
+    pose = pose_statistics(T_cam_head).numpy()
+    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, pose, warm)
     model = _fit_dimensions(model, encoder, len(codes[0]))
     signal = codes if model.face.signal == "motion" else audio
     avatar = Avatar(
@@ -100,7 +110,12 @@ def build(dataset: TalkingHeadDataset, model: ModelConfig, seed: int) -> tuple[A
 
 
 def _fit_motion(
-    dataset: TalkingHeadDataset, model: ModelConfig, audio: np.ndarray, train: np.ndarray, pose: np.ndarray
+    dataset: TalkingHeadDataset,
+    model: ModelConfig,
+    audio: np.ndarray,
+    train: np.ndarray,
+    pose: np.ndarray,
+    warm: WarmStart | None,
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     landmarks = np.asarray(dataset.landmarks, np.float32)
@@ -112,7 +127,10 @@ def _fit_motion(
     activity = speech_activity(dataset.waveform, dataset.n_frames)
     rest = rest_code(codes[train], opening, activity[train])
     slope = opening_slope(codes[train], opening)
-    motion = MotionModel.fit(audio[train], codes[train], rest=rest, slope=slope, config=model.motion)
+    prior = None if warm is None else warm.motion_prior(lip_code)
+    motion = MotionModel.fit(
+        audio[train], codes[train], rest=rest, slope=slope, config=model.motion, prior=prior
+    )
     return lip_code, codes, motion
 
 

@@ -36,6 +36,7 @@ from talker.train.loop import LoopConfig, train
 from talker.train.presets import Preset, get_preset, scaled
 from talker.train.schedule import LearningRates
 from talker.train.state import TrainState
+from talker.train.warm_start import WarmStart
 from talker.types import Consent
 
 SIZES = (128, 256, 512)
@@ -54,6 +55,8 @@ class CreateConfig:
     evaluate: bool = True
     steps_scale: float = 1.0
     """Factor on the preset's steps; for tests and quick looks."""
+    init_from: Path | None = None
+    """Folder of an avatar whose networks the new one starts from; nothing of the person is taken over."""
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
@@ -109,9 +112,10 @@ def create(
 
     Raises:
         ConsentError: No declaration.
-        TalkerError: The clip cannot be used; see ``talker.errors``.
+        TalkerError: The clip, or the avatar to start from, cannot be used; see ``talker.errors``.
     """
     require(consent)
+    _warm_start(config, get_preset(config.preset))  # refused before any work, not after the preparation
     clock = Clock()
     avatar_dir.parent.mkdir(parents=True, exist_ok=True)
     for event in prepare(clip, data_folder(avatar_dir), PrepareConfig(size=config.size)):
@@ -145,16 +149,19 @@ def train_avatar(
     require(consent)
     clock = clock or Clock()
     preset = scaled(preset or get_preset(config.preset), config.steps_scale)
+    warm = _warm_start(config, preset)
     if not resume:
         shutil.rmtree(state_folder(avatar_dir), ignore_errors=True)
     yield StageStarted("build", 0)
     device = chosen_device()
-    avatar, conditioning = build(dataset, preset.model, config.seed)
+    avatar, conditioning = build(dataset, preset.model, config.seed, warm=warm)
+    if warm is not None:
+        yield warm.give_fields(avatar)
     avatar, conditioning = avatar.place(device), conditioning.to(device)
     yield Note(f"Sound is read as {avatar.audio_encoder}; {avatar.n_gaussians:,} Gaussians to start with.")
     clock.lap("build")
     state = TrainState(avatar, dataset.n_frames, LearningRates())
-    fingerprint = _fingerprint(preset, config, dataset)
+    fingerprint = _fingerprint(preset, config, dataset, warm)
     if resume and state.load_newest(state_folder(avatar_dir), preset.stages, fingerprint):
         yield Note(f"Continuing after {state.position.elapsed_s / 60:.1f} minutes of training.")
     loop = LoopConfig(state_folder(avatar_dir), fingerprint, config.seed, max_minutes=config.max_minutes)
@@ -162,7 +169,13 @@ def train_avatar(
     if state.position.stage < len(preset.stages):
         return
     clock.add("train", state.position.elapsed_s)
-    yield from _finish(avatar, dataset, avatar_dir, consent, config, clock)
+    origin = None if warm is None else warm.provenance(avatar)
+    yield from _finish(avatar, dataset, avatar_dir, consent, config, clock, origin)
+
+
+def _warm_start(config: CreateConfig, preset: Preset) -> WarmStart | None:
+    """The avatar to start from, if one is asked for; checked whole, and that it fits the preset."""
+    return None if config.init_from is None else WarmStart.load(Path(config.init_from), preset.model)
 
 
 def _finish(
@@ -172,6 +185,7 @@ def _finish(
     consent: Consent,
     config: CreateConfig,
     clock: Clock,
+    origin: dict | None,
 ) -> Iterator[Event]:
     """Save, measure on the held-out tail, draw the poster and the preview."""
     clock.reset()
@@ -198,7 +212,7 @@ def _finish(
             yield event
     clock.lap("evaluate")
     card = update_card(avatar_dir, metrics=metrics)
-    summary = _summary(dataset, config, clock, metrics, card.bytes)
+    summary = _summary(dataset, config, clock, metrics, card.bytes, origin)
     write_json(avatar_dir / TRAINING, summary)
     write_card(avatar_dir)
     yield Finished(avatar_dir, summary)
@@ -229,13 +243,20 @@ def _preview(avatar: Avatar, dataset: TalkingHeadDataset, avatar_dir: Path) -> I
 
 
 def _summary(
-    dataset: TalkingHeadDataset, config: CreateConfig, clock: Clock, metrics: dict[str, float], size: int
+    dataset: TalkingHeadDataset,
+    config: CreateConfig,
+    clock: Clock,
+    metrics: dict[str, float],
+    size: int,
+    origin: dict | None,
 ) -> dict:
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak_kb / 1024 if sys.platform != "darwin" else peak_kb / 2**20
     return {
         "talker": __version__,
-        "config": dataclasses.asdict(config),
+        # A folder of this machine means nothing elsewhere: name and content of the avatar do.
+        "config": dataclasses.asdict(dataclasses.replace(config, init_from=None)),
+        "init_from": origin,
         "clip_seconds": dataset.n_frames / dataset.fps,
         "seconds": {**clock.seconds, "total": sum(clock.seconds.values())},
         "prepare_seconds": {name: step["seconds"] for name, step in dataset.header["steps"].items()},
@@ -275,7 +296,9 @@ class Clock:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 2)
 
 
-def _fingerprint(preset: Preset, config: CreateConfig, dataset: TalkingHeadDataset) -> str:
+def _fingerprint(
+    preset: Preset, config: CreateConfig, dataset: TalkingHeadDataset, warm: WarmStart | None
+) -> str:
     """What must agree for a checkpoint to be continued; time limits and names may change."""
     parts = {
         "version": __version__,
@@ -285,4 +308,6 @@ def _fingerprint(preset: Preset, config: CreateConfig, dataset: TalkingHeadDatas
         "size": config.size,
         "frames": dataset.n_frames,
     }
+    if warm is not None:
+        parts["init_from"] = warm.sha256
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
