@@ -16,6 +16,7 @@ from hub_support import *  # noqa: F403 - fixtures
 from hub_support import ID, contents
 from safetensors.torch import load, save
 
+from talker.card import FORMAT
 from talker.checkpoint import load_avatar
 from talker.errors import CheckpointError, HubError, TalkerError
 from talker.hub import Hub
@@ -44,7 +45,7 @@ HOSTILE = {
     "json_not_json": ("avatar.json", lambda b: b"<html>"),
     "json_deep": ("avatar.json", lambda b: b'{"format":1,"card":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
     "json_duplicate": ("avatar.json", lambda b: b'{"format":1,' + b[1:]),
-    "json_nan": ("avatar.json", lambda b: b.replace(b'"format": 1', b'"format": NaN')),
+    "json_nan": ("avatar.json", lambda b: b.replace(b'"format": %d' % FORMAT, b'"format": NaN')),
     "json_future": ("avatar.json", _json(lambda v: v.update(format=99))),
     "json_no_card": ("avatar.json", _json(lambda v: v.pop("card"))),
     "card_unknown": ("avatar.json", _json(lambda v: v["card"].update(auto_map="x.py"))),
