@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from avatar_support import tiny_avatar
 
 from talker.model.avatar import Branch
 from talker.model.canonical import CanonicalGaussians
@@ -150,6 +151,19 @@ def test_every_gaussian_takes_the_vector_of_its_neighbour_and_keeps_its_looks() 
     assert torch.equal(new.canonical.embedding, old.canonical.embedding[distance.argmin(1)])
     for name, value in new.canonical.parameters_by_name().items():
         assert (name == "embedding") != torch.equal(value, looks[name]), name
+
+
+def test_the_same_turn_of_the_head_is_the_same_turn() -> None:
+    """A clip in which the head hardly moves counts the same turn as more deviations than a lively one."""
+    new, old = tiny_avatar(0), tiny_avatar(1)
+    new.pose_statistics.std.copy_(torch.rand(POSE_DIM) + 0.1)
+    old.pose_statistics.std.copy_(torch.rand(POSE_DIM) + 0.1)
+    new.lip_code = None
+    change = ControlChange.between(new, old)
+    turn = torch.randn(POSE_DIM)
+    there = turn / old.pose_statistics.std
+    assert torch.allclose(turn / new.pose_statistics.std * change.pose, there)
+    assert change.signal is None, "a code without a basis cannot be changed"
 
 
 def test_nearest_is_the_nearest() -> None:
