@@ -18,7 +18,7 @@ from talker.atomic import atomic_folder, atomic_path, fsync_folder, sweep_tempor
 from talker.errors import CheckpointError
 
 __all__ = [
-    "DAMAGED_TODO",
+    "DAMAGED_ADVICE",
     "atomic_folder",
     "atomic_path",
     "damaged",
@@ -34,7 +34,7 @@ __all__ = [
 
 MAX_JSON_DEPTH = 32
 MAX_JSON_INT = 1 << 63
-DAMAGED_TODO = "Fetch or create it again."
+DAMAGED_ADVICE = "Fetch or create it again."
 
 
 def read_json(path: Path, *, max_bytes: int) -> dict:
@@ -95,7 +95,9 @@ def _open_regular(path: Path):
         ) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise CheckpointError("checkpoint.missing", f"{path.name} is not a regular file.", todo=DAMAGED_TODO)
+        raise CheckpointError(
+            "checkpoint.missing", f"{path.name} is not a regular file.", todo=DAMAGED_ADVICE
+        )
     return os.fdopen(handle, "rb")
 
 
@@ -167,4 +169,4 @@ def _reason(error: ValueError) -> str:
 
 def damaged(name: str, reason: str) -> CheckpointError:
     """The error of a file that is not what it should be."""
-    return CheckpointError("checkpoint.damaged", f"{name} is damaged: {reason}.", todo=DAMAGED_TODO)
+    return CheckpointError("checkpoint.damaged", f"{name} is damaged: {reason}.", todo=DAMAGED_ADVICE)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from talker.atomic import write_atomic
 from talker.errors import CheckpointError
-from talker.safe_files import DAMAGED_TODO, damaged, parse_json, read_capped
+from talker.safe_files import DAMAGED_ADVICE, damaged, parse_json, read_capped
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest accepted safetensors header; the format itself would allow 100 MB of it."""
@@ -127,7 +127,7 @@ def _header(name: str, blob: bytes) -> dict:
             "checkpoint.too_large",
             f"{name} declares a header of {length:,} bytes.",
             expected=f"At most {MAX_HEADER_BYTES:,} are accepted.",
-            todo=DAMAGED_TODO,
+            todo=DAMAGED_ADVICE,
         )
     header = parse_json(blob[8 : 8 + length], name)
     header.pop("__metadata__", None)
@@ -180,7 +180,7 @@ def _check_values(name: str, key: str, tensor: Tensor, rule: TensorRule) -> None
         return
     if rule.finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(
-            "checkpoint.values", f"{name} holds numbers in {key} that are not finite.", todo=DAMAGED_TODO
+            "checkpoint.values", f"{name} holds numbers in {key} that are not finite.", todo=DAMAGED_ADVICE
         )
     if rule.low is None and rule.high is None:
         return
@@ -191,7 +191,7 @@ def _check_values(name: str, key: str, tensor: Tensor, rule: TensorRule) -> None
             "checkpoint.values",
             f"{name} holds values from {low:g} to {high:g} in {key}.",
             expected=f"They must lie between {rule.low} and {rule.high}.",
-            todo=DAMAGED_TODO,
+            todo=DAMAGED_ADVICE,
         )
 
 

@@ -21,7 +21,7 @@ CONSENT_TEXT = (
 
 MAX_WHO = 120
 MAX_STATEMENT = 2000
-_TODO = "Read the declaration, agree to it and give the name of the person who agrees."
+_ADVICE = "Read the declaration, agree to it and give the name of the person who agrees."
 
 
 def new_consent(who: str, statement: str = CONSENT_TEXT) -> Consent:
@@ -49,20 +49,20 @@ def require(consent: Consent | None) -> None:
         ConsentError: ``consent.missing``, ``.version``, ``.who``, ``.statement`` or ``.when``.
     """
     if consent is None:
-        raise ConsentError("consent.missing", "The declaration of consent is missing.", todo=_TODO)
+        raise ConsentError("consent.missing", "The declaration of consent is missing.", todo=_ADVICE)
     if consent.version != CONSENT_VERSION:
         raise ConsentError(
             "consent.version",
             "The declaration of consent was made for another version of its text.",
             expected=f"Version {CONSENT_VERSION}.",
-            todo=_TODO,
+            todo=_ADVICE,
         )
     for code, what, text, limit in (
         ("consent.who", "the name of the person who agrees", consent.who, MAX_WHO),
         ("consent.statement", "the text", consent.statement, MAX_STATEMENT),
     ):
         if not _clean(text):
-            raise ConsentError(code, f"The declaration of consent lacks {what}.", todo=_TODO)
+            raise ConsentError(code, f"The declaration of consent lacks {what}.", todo=_ADVICE)
         if len(text) > limit:
             raise ConsentError(
                 code,
@@ -70,7 +70,7 @@ def require(consent: Consent | None) -> None:
                 expected=f"At most {limit}.",
             )
     if not _is_past(consent.when):
-        raise ConsentError("consent.when", "The declaration of consent has no valid date.", todo=_TODO)
+        raise ConsentError("consent.when", "The declaration of consent has no valid date.", todo=_ADVICE)
 
 
 def _is_past(when: str) -> bool:

@@ -16,7 +16,7 @@ PLAIN_MARK = "AI-generated with talker: a synthetic video, not a recording."
 """Goes into the ``comment`` tag, where every player and most converters keep it."""
 
 MAX_INSPECT_BYTES = 1 << 30
-_TODO = "Try again; the unmarked video was not kept."
+_ADVICE = "Try again; the unmarked video was not kept."
 
 
 def plain_metadata(avatar_name: str) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _failed(name: str) -> ProvenanceError:
         "provenance.failed",
         f"{name} could not be marked as AI-generated.",
         expected="Every generated video carries its marks.",
-        todo=_TODO,
+        todo=_ADVICE,
     )
 
 

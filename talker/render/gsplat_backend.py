@@ -7,6 +7,7 @@ tensor [N, 2] in the graph, so that their gradient can be kept, and gives the pi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from types import ModuleType
 
 import torch
@@ -76,32 +77,11 @@ def rasterize_gsplat(gaussians: Gaussians, camera: Camera, *, pixel_counts: bool
     n, device = len(gaussians), gaussians.means.device
     g = _without_broken(gaussians)
     width, height = camera.width, camera.height
-    radii, projected, depths, conics, _ = gsplat.fully_fused_projection(
-        g.means,
-        None,
-        g.quats,
-        g.scales,
-        torch.eye(4, device=device)[None],
-        camera.K.to(device=device, dtype=torch.float32)[None],
-        width,
-        height,
-        eps2d=constants.BLUR,
-        near_plane=constants.NEAR,
-        far_plane=constants.FAR,
-        packed=False,
-        opacities=g.opacities,
-    )
-    visible = (radii[0] > 0).all(-1)
-    # gsplat leaves culled rows uninitialised.
-    means2d = torch.where(visible[:, None], projected[0], torch.zeros_like(projected[0]))
+    splats = _project(gsplat, g.map(lambda tensor: tensor[None]), camera)
+    means2d, conics, opacities = splats.means2d[0], splats.conics, g.opacities[None]
     if means2d.requires_grad:
         means2d.retain_grad()
-    tiles_x, tiles_y = -(-width // _TILE), -(-height // _TILE)
-    _, isect_ids, flatten_ids = gsplat.isect_tiles(
-        means2d[None].detach(), radii, depths, _TILE, tiles_x, tiles_y
-    )
-    offsets = gsplat.isect_offset_encode(isect_ids, 1, tiles_x, tiles_y)
-    opacities = g.opacities[None]
+    offsets, flatten_ids = _tiles(gsplat, splats, width, height)
     rgb, alpha = gsplat.rasterize_to_pixels(
         means2d[None], conics, g.colors[None], opacities, width, height, _TILE, offsets, flatten_ids
     )
@@ -125,7 +105,7 @@ def rasterize_gsplat(gaussians: Gaussians, camera: Camera, *, pixel_counts: bool
             count = torch.bincount(indices, minlength=len(g)).to(torch.int32)[:n]
     if n == 0:
         means2d = means2d[:0]
-    return RenderOutput(rgb[0], alpha[0], means2d, torch.where(visible, radii[0].amax(-1), 0)[:n], count)
+    return RenderOutput(rgb[0], alpha[0], means2d, splats.radius[0, :n], count)
 
 
 @torch.no_grad()
@@ -139,37 +119,70 @@ def rasterize_gsplat_batch(frames: Sequence[Gaussians], camera: Camera) -> list[
         _check_device(gaussians)
     gsplat = require_gsplat()
     g = [_without_broken(gaussians) for gaussians in frames]
-    means, quats, scales, opacities, colors = (
-        torch.stack([getattr(one, name) for one in g])
-        for name in ("means", "quats", "scales", "opacities", "colors")
-    )
-    batch, n, device = len(frames), len(frames[0]), means.device
-    width, height = camera.width, camera.height
-    view = torch.eye(4, device=device).expand(batch, 1, 4, 4).contiguous()
-    K = camera.K.to(device=device, dtype=torch.float32).expand(batch, 1, 3, 3).contiguous()
-    projected = gsplat.fully_fused_projection(
-        means,
-        None,
-        quats,
-        scales,
-        view,
-        K,
+    stacked = Gaussians(*(torch.stack([getattr(one, f.name) for one in g]) for f in fields(Gaussians)))
+    n, width, height = len(frames[0]), camera.width, camera.height
+    splats = _project(gsplat, stacked, camera)
+    offsets, flatten_ids = _tiles(gsplat, splats, width, height)
+    rgb, alpha = gsplat.rasterize_to_pixels(
+        splats.means2d,
+        splats.conics,
+        stacked.colors,
+        stacked.opacities,
         width,
         height,
+        _TILE,
+        offsets,
+        flatten_ids,
+    )
+    return [
+        RenderOutput(rgb[b], alpha[b], splats.means2d[b, :n], splats.radius[b, :n])
+        for b in range(len(frames))
+    ]
+
+
+@dataclass(frozen=True)
+class _Splats:
+    """B sets of N Gaussians on the picture."""
+
+    radii: Tensor  # [B, N, 2] pixels, 0 where culled
+    means2d: Tensor  # [B, N, 2] pixels, 0 where culled
+    depths: Tensor  # [B, N]
+    conics: Tensor  # [B, N, 3]
+
+    @property
+    def radius(self) -> Tensor:
+        """The larger of the two [B, N], 0 where either is."""
+        return torch.where((self.radii > 0).all(-1), self.radii.amax(-1), 0)
+
+
+def _project(gsplat: ModuleType, g: Gaussians, camera: Camera) -> _Splats:
+    """Splats of B sets of Gaussians (every tensor [B, N, ...]) in one view."""
+    batch, device = len(g.means), g.means.device
+    projected = gsplat.fully_fused_projection(
+        g.means,
+        None,
+        g.quats,
+        g.scales,
+        torch.eye(4, device=device).expand(batch, 1, 4, 4).contiguous(),
+        camera.K.to(device=device, dtype=torch.float32).expand(batch, 1, 3, 3).contiguous(),
+        camera.width,
+        camera.height,
         eps2d=constants.BLUR,
         near_plane=constants.NEAR,
         far_plane=constants.FAR,
         packed=False,
-        opacities=opacities,
+        opacities=g.opacities,
     )
     radii, means2d, depths, conics = (value[:, 0].contiguous() for value in projected[:4])
-    visible = (radii > 0).all(-1)
-    means2d = torch.where(visible[..., None], means2d, torch.zeros_like(means2d))
+    # gsplat leaves culled rows uninitialised.
+    means2d = torch.where((radii > 0).all(-1, keepdim=True), means2d, torch.zeros_like(means2d))
+    return _Splats(radii, means2d, depths, conics)
+
+
+def _tiles(gsplat: ModuleType, splats: _Splats, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Where each tile's list starts [B, tiles, tiles], and the lists."""
     tiles_x, tiles_y = -(-width // _TILE), -(-height // _TILE)
-    _, isect_ids, flatten_ids = gsplat.isect_tiles(means2d, radii, depths, _TILE, tiles_x, tiles_y)
-    offsets = gsplat.isect_offset_encode(isect_ids, batch, tiles_x, tiles_y)
-    rgb, alpha = gsplat.rasterize_to_pixels(
-        means2d, conics, colors, opacities, width, height, _TILE, offsets, flatten_ids
+    _, isect_ids, flatten_ids = gsplat.isect_tiles(
+        splats.means2d.detach(), splats.radii, splats.depths, _TILE, tiles_x, tiles_y
     )
-    radius = torch.where(visible, radii.amax(-1), 0)
-    return [RenderOutput(rgb[b], alpha[b], means2d[b, :n], radius[b, :n]) for b in range(batch)]
+    return gsplat.isect_offset_encode(isect_ids, len(splats.radii), tiles_x, tiles_y), flatten_ids

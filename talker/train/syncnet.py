@@ -28,7 +28,9 @@ MAX_WEIGHTS_BYTES = 256 << 20
 _UNCHECKED = "num_batches_tracked"
 """A counter of training that weights of older PyTorch lack and that inference does not use."""
 _EXPECTED = "A state dict of SyncNet with netcnnaud, netfcaud, netcnnlip and netfclip."
-_TODO = "Give the public syncnet_v2.model, or leave --syncnet out: every other figure is measured without it."
+_ADVICE = (
+    "Give the public syncnet_v2.model, or leave --syncnet out: every other figure is measured without it."
+)
 
 
 class SyncNet(nn.Module):
@@ -109,7 +111,7 @@ def _read(path: Path) -> object:
             "syncnet.too_large",
             f"{path.name} has {size >> 20} MB.",
             expected=f"The weights of SyncNet have about 52 MB; at most {MAX_WEIGHTS_BYTES >> 20} are read.",
-            todo=_TODO,
+            todo=_ADVICE,
         )
     try:
         with warnings.catch_warnings():
@@ -146,4 +148,4 @@ def _is_plain(value: object) -> bool:
 
 
 def _refused(code: str, found: str) -> CheckpointError:
-    return CheckpointError(code, found, expected=_EXPECTED, todo=_TODO)
+    return CheckpointError(code, found, expected=_EXPECTED, todo=_ADVICE)
