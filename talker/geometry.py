@@ -89,6 +89,11 @@ def rigid(R: Tensor, t: Tensor) -> Tensor:
     return torch.cat((top, bottom), -2)
 
 
+def corrected(T: Tensor, delta: Tensor) -> Tensor:
+    """Pose ``T`` [4, 4] turned about its own origin by ``delta[:3]`` (radians) and shifted by ``delta[3:]``."""
+    return rigid(rotvec_to_matrix(delta[:3]) @ T[:3, :3], T[:3, 3] + delta[3:])
+
+
 def invert_rigid(T: Tensor) -> Tensor:
     """Inverse of rigid transforms [..., 4, 4]."""
     R_t = T[..., :3, :3].transpose(-1, -2)

@@ -30,7 +30,7 @@ LAYERS = (
     ),
     ("video", "audio"),
     ("dataset", "model", "render", "ssim", "losses", "metrics"),
-    ("checkpoint", "device", "captured", "frame", "provenance", "model_card"),
+    ("checkpoint", "device", "captured", "frame", "alignment", "provenance", "model_card"),
     ("train", "drive"),
     ("hub", "jobs"),
     ("studio", "worker"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,24 @@ def test_killed_process_goes_on_bit_by_bit(
     assert resumed.position.step >= 6 or resumed.position.stage == 1
     list(events)
     assert_same(resumed, whole[0])
+
+
+ALIGNED = (replace(STAGES[0], density=DensityConfig(kind="none")), replace(STAGES[1], align=True))
+
+
+@pytest.mark.parametrize("stop", [15, 88, 92])
+def test_a_stop_while_poses_are_aligned_costs_nothing_else(
+    dataset: TalkingHeadDataset, tmp_path: Path, stop: int
+) -> None:
+    """The tenth question ends the first stage; 80 more are asked while frames are aligned."""
+    straight, events = run(dataset, tmp_path / "straight", stages=ALIGNED)
+    told = [event for event in events if isinstance(event, Progress) and event.stage == "align"]
+    assert told[-1].step == told[-1].total == len(dataset.train_indices()) == 80
+    assert straight.refinement.head.weight[:80].abs().max() > 1e-4
+    list(run(dataset, tmp_path / "stopped", stages=ALIGNED, should_stop=after(stop))[1])
+    resumed, events = run(dataset, tmp_path / "stopped", stages=ALIGNED, resume=True)
+    list(events)
+    assert_same(straight, resumed)
 
 
 def test_events_tell_the_run(whole: tuple[TrainState, list[Event]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talker.cli.interrupt import polite_stop
-from talker.cli.show import say, show, table, write_report
+from talker.cli.show import say, show, show_result, table, write_report
 from talker.cli.source import source_avatar
 from talker.errors import ConfigError, ConsentError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from talker.events import Evaluated, Event
+    from talker.model.avatar import Avatar
     from talker.types import Consent, MotionTrack, Speech
 
 HELD_OUT = "held-out"
@@ -157,7 +158,8 @@ def drive(a: Namespace) -> None:
 
         frames = dub(avatar, speech, a.over, config)
     else:
-        frames = run(avatar, speech, track=_track(a.pose_from), config=config)
+        track = None if a.pose_from is None else _track(avatar, speech, a.pose_from)
+        frames = run(avatar, speech, track=track, config=config)
     if not a.no_label:
         frames = stamp_frames(frames)
     size = config.size or avatar.camera.width
@@ -248,11 +250,11 @@ def _speech(a: Namespace) -> Speech:
     return Speech(load(a.audio), label=a.audio.name)
 
 
-def _track(spec: str | None) -> MotionTrack | None:
-    """``DATA`` or ``DATA:held-out`` to the motion of that clip."""
-    if spec is None:
-        return None
+def _track(avatar: Avatar, speech: Speech, spec: str) -> MotionTrack:
+    """``DATA`` or ``DATA:held-out`` to the motion of that clip, its poses aligned to the avatar."""
+    from talker.alignment import aligned_track
     from talker.dataset.reader import TalkingHeadDataset
+    from talker.drive import speech_signals
 
     folder, _, part = spec.partition(":")
     if part not in ("", HELD_OUT):
@@ -260,7 +262,11 @@ def _track(spec: str | None) -> MotionTrack | None:
             "drive.pose_from", f"There is no part called {part!r}.", expected=f"DATA or DATA:{HELD_OUT}."
         )
     dataset = TalkingHeadDataset(Path(folder))
-    return dataset.track[dataset.n_train :] if part else dataset.track
+    start = dataset.n_train if part else 0
+    wanted = slice(start, start + speech.n_frames)
+    return show_result(
+        aligned_track(avatar, dataset.frames[wanted], dataset.track[wanted], speech_signals(avatar, speech))
+    )
 
 
 def _write_captions(path: Path, speech: Speech) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Preview, Progress, StageStarted
+
+Result = TypeVar("Result")
 
 
 def show(events: Iterable[Event]) -> Finished | None:
@@ -38,6 +41,17 @@ def show(events: Iterable[Event]) -> Finished | None:
         if bar is not None:  # also before an error's message, or the bar is drawn over it
             bar.close()
     return finished
+
+
+def show_result(events: Generator[Event, None, Result]) -> Result:
+    """Draw a run on stderr as it goes; returns what it returns."""
+    found: list[Result] = []
+
+    def drawn() -> Iterator[Event]:
+        found.append((yield from events))
+
+    show(drawn())
+    return found[0]
 
 
 def _bar(stage: str, total: int):

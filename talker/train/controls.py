@@ -29,25 +29,30 @@ class Controls:
 
 
 def measure_controls(
-    avatar: Avatar, dataset: TalkingHeadDataset, truth: np.ndarray, found: np.ndarray, other: Speech
+    avatar: Avatar,
+    dataset: TalkingHeadDataset,
+    track: MotionTrack,
+    truth: np.ndarray,
+    found: np.ndarray,
+    other: Speech,
 ) -> Controls:
     """Drive the avatar along the held-out frames by everything but their sound.
 
     Args:
         avatar: The avatar.
         dataset: The prepared clip it was trained on.
+        track: Motion of the held-out frames, as the measured take followed it.
         truth: Landmarks [T, 478, 3] of the true held-out frames.
         found: Landmarks [T, 478, 3] of the frames driven by their sound.
         other: As much of another sound.
     """
     start = dataset.n_train
-    track = dataset.track[start:]
     real = metrics.mouth_opening(truth)
     swapped = metrics.mouth_opening(_follow(avatar, other, track))
     values = {"mouth_r_swapped": metrics.correlation_with_lag(swapped, real).r0}
     opening = None
     if avatar.lip_code is not None and avatar.motion is not None and dataset.valid[start:].all():
-        pose = avatar.pose_statistics(torch.from_numpy(dataset.T_cam_head[start:])).numpy()
+        pose = avatar.pose_statistics(torch.from_numpy(track.T_cam_head)).numpy()
         codes = avatar.lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32), pose)
         opening = metrics.mouth_opening(_follow(avatar, other, track, torch.from_numpy(codes)))
         values["mouth_r_true_motion"] = metrics.correlation_with_lag(opening, real).r0

@@ -1,11 +1,13 @@
 """Figures on held-out frames: raw renders before any encoding, protocol named, a control beside every claim.
 
-Protocol A draws the head over the true torso and background, B the whole frame from the avatar alone.
+Protocol A draws the head over the true torso and background, B the whole frame from the avatar alone. Both follow the
+head and torso of the true frames, whose poses are aligned to the avatar as those of the training frames were; with the
+poses as tracked, before that, the same figures are reported under names that say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 
 from talker import metrics
+from talker.alignment import aligned_track
 from talker.atomic import atomic_path
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.landmarks import find_landmarks
@@ -22,17 +25,14 @@ from talker.drive import drive, follow, speech_signals
 from talker.errors import ConfigError, DatasetError
 from talker.events import Evaluated, Event, FrameSeries, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
-from talker.render import rasterize
 from talker.render.compose import to_uint8
 from talker.train.comparison import comparison
 from talker.train.controls import Controls, exact_sound, measure_controls, other_words
+from talker.train.head_over import head_over
 from talker.train.lip_sync import MIN_FRAMES, LipSyncMeter
 from talker.train.regions import Box, mouth_box
 from talker.train.syncnet import load_syncnet
 from talker.types import FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
-
-HEAD_SHARE = 0.5
-"""Protocol A draws Gaussians that follow the head at least so far."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def evaluate(
     truth = _truth(dataset)
     speech = exact_sound(dataset.waveform[start * SAMPLE_RATE // FPS :], n)
     other = exact_sound(other_words(dataset) if control is None else control, n)
-    yield StageStarted("evaluate", n)
     take = _Take()
-    frames = _rendered(avatar, dataset, speech, dataset.track[start:], config.protocol)
+    track = yield from _aligned(avatar, dataset, speech)
+    yield StageStarted("evaluate", n)
+    frames = _rendered(avatar, dataset, speech, track, config.protocol)
     with ExitStack() as stack:
         receivers = _receivers(stack, config, dataset.size, speech, meter)
         yield from _handed_out(_measured(frames, take, dataset), dataset, receivers)
@@ -117,7 +118,8 @@ def evaluate(
     controls = Controls()
     if config.controls:
         yield Note("Controls: true motion, swapped sound, silence, blinks.")
-        controls = measure_controls(avatar, dataset, truth, found, other)
+        controls = measure_controls(avatar, dataset, track, truth, found, other)
+        values |= _as_tracked(avatar, dataset, speech, config.protocol)
     values |= controls.values
     if meter is not None:
         values |= meter.figures(speech.waveform, other.waveform if config.controls else None)
@@ -145,6 +147,33 @@ def _truth(dataset: TalkingHeadDataset) -> np.ndarray:
     return np.stack(list(find_landmarks(frames, np.zeros(n, np.int32))))
 
 
+def _aligned(
+    avatar: Avatar, dataset: TalkingHeadDataset, speech: Speech
+) -> Generator[Event, None, MotionTrack]:
+    """Motion of the held-out frames, their poses aligned to the avatar that speaks."""
+    start = dataset.n_train
+    return (
+        yield from aligned_track(
+            avatar, dataset.frames[start:], dataset.track[start:], speech_signals(avatar, speech)
+        )
+    )
+
+
+def _as_tracked(
+    avatar: Avatar, dataset: TalkingHeadDataset, speech: Speech, protocol: str
+) -> dict[str, float]:
+    """Image figures with the poses as tracked: what the alignment is worth."""
+    box, start = mouth_box(dataset.landmarks, dataset.size), dataset.n_train
+    found: list[tuple[float, float]] = []
+    frames = _rendered(avatar, dataset, speech, dataset.track[start:], protocol)
+    for index, frame in enumerate(frames, start=start):
+        real = np.asarray(dataset.frames[index])
+        if dataset.valid[index]:
+            found.append((metrics.psnr(frame, real), metrics.psnr(box.crop(frame), box.crop(real))))
+    psnr, mouth = np.mean(found, 0)
+    return {"psnr_as_tracked": float(psnr), "psnr_mouth_as_tracked": float(mouth)}
+
+
 def _rendered(
     avatar: Avatar, dataset: TalkingHeadDataset, speech: Speech, track: MotionTrack, protocol: str
 ) -> Iterator[np.ndarray]:
@@ -169,11 +198,7 @@ def _over_truth(
             ).to(avatar.device)
             rgb = torch.from_numpy(np.asarray(dataset.frames[dataset.n_train + index], np.float32)) / 255
             rgb = rgb.to(avatar.device)
-            for name in reversed(list(avatar.branches)):  # the mouth lies behind the face
-                gaussians, _ = avatar.gaussians(name, driving, prepared=prepared[name])
-                head = avatar.branch(name).canonical.rig() >= HEAD_SHARE
-                out = rasterize(gaussians.select(head), avatar.camera)
-                rgb = out.rgb + (1 - out.alpha) * rgb
+            rgb = head_over(avatar, driving, rgb, prepared=prepared)
             yield to_uint8(rgb).cpu().numpy()
 
 

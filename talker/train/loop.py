@@ -27,6 +27,7 @@ from talker.losses import (
 from talker.memory import keep_freed_memory
 from talker.model.deformation import POSE_DIM
 from talker.render.compose import to_uint8
+from talker.train.align import align_poses
 from talker.train.build import Conditioning
 from talker.train.regions import FaceBoxes, face_boxes
 from talker.train.sampling import FrameSampler
@@ -76,6 +77,11 @@ def train(
     while state.position.stage < len(stages):
         stage = stages[state.position.stage]
         if state.position.step == 0:
+            if stage.align and state.position.stage > 0:
+                static = stages[state.position.stage - 1].static
+                yield from align_poses(state, conditioning, dataset, should_stop, static=static)
+                if should_stop():
+                    return  # the checkpoint before this stage is the newest; it is aligned again from there
             state.begin_stage(stage)
         yield StageStarted(stage.name, stage.steps)
         run = _StageRun(state, conditioning, dataset, stages, sampler, config)

@@ -52,7 +52,7 @@ _PREVIEW = Preset(
     model=ModelConfig(face=_OURS),
     stages=(
         Stage("static", 600, static=True, decay=0.5),
-        Stage("deform", 4600, decay=0.1, signal_jitter=0.25, average=0.998),
+        Stage("deform", 4600, align=True, decay=0.1, signal_jitter=0.25, average=0.998),
     ),
 )
 _STANDARD = replace(
@@ -68,7 +68,7 @@ _STANDARD = replace(
             decay=0.5,
             density=DensityConfig(kind="pixel_aware", start=500, stop=1800, max_gaussians=30_000),
         ),
-        Stage("deform", 14_000, decay=0.1, signal_jitter=0.25, average=0.998),
+        Stage("deform", 14_000, align=True, decay=0.1, signal_jitter=0.25, average=0.998),
     ),
 )
 _EGSTALKER = Preset(
@@ -95,7 +95,7 @@ _EGSTALKER = Preset(
             decay=0.5,
             density=DensityConfig(kind="standard", start=500, stop=2800, max_gaussians=50_000),
         ),
-        Stage("deform", 10_000, decay=0.1, average=0.998),
+        Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
     ),
     step_ms=(160.0, 260.0),
 )
@@ -127,7 +127,7 @@ _PGSTALKER = Preset(
             decay=0.5,
             density=DensityConfig(kind="pixel_aware", start=500, stop=2800, max_gaussians=50_000),
         ),
-        Stage("deform", 10_000, decay=0.1, average=0.998),
+        Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
     ),
     step_ms=(60.0, 150.0),
 )

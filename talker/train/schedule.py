@@ -55,6 +55,7 @@ class Stage:
         geometry: Whether means, rotations, scales and the rig learn.
         decay: Learning rates fall exponentially to this share over the stage.
         rates: Factor on all learning rates.
+        align: Align the poses of all training frames to the avatar as it is before the first step.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     geometry: bool = True
     decay: float = 0.2
     rates: float = 1.0
+    align: bool = False
     signal_jitter: float = 0.0
     """Noise on the motion code, in standard deviations: near codes give near lips, and lips predicted from sound
     are only near the true ones."""

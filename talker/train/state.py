@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from talker.atomic import atomic_folder, sweep_temporaries
 from talker.errors import CheckpointError
-from talker.geometry import rigid, rotvec_to_matrix
+from talker.geometry import corrected
 from talker.model.avatar import Avatar, Branch
 from talker.safe_files import read_json, sha256_file, write_json
 from talker.train.densify import DensityControl
@@ -48,16 +48,16 @@ class PoseRefinement(nn.Module):
         for table in (self.head, self.torso):
             nn.init.zeros_(table.weight)
 
+    @torch.no_grad()
+    def place(self, indices: Tensor, deltas: Tensor) -> None:
+        """Set the corrections of frames ``indices`` [M] to ``deltas`` [M, 2, 6], head and torso."""
+        for table, values in zip((self.head, self.torso), deltas.unbind(1), strict=True):
+            table.weight[indices.to(table.weight.device)] = values.to(table.weight)
+
     def forward(self, index: int, T_cam_head: Tensor, T_cam_torso: Tensor) -> tuple[Tensor, Tensor]:
         """Corrected poses [4, 4] of frame ``index``."""
         row = torch.tensor([index], device=self.head.weight.device)
-        return _corrected(T_cam_head, self.head(row)[0]), _corrected(T_cam_torso, self.torso(row)[0])
-
-
-def _corrected(T: Tensor, delta: Tensor) -> Tensor:
-    """``T`` turned about its own origin by ``delta[:3]`` (radians) and shifted by ``delta[3:]``."""
-    R = rotvec_to_matrix(delta[:3]) @ T[:3, :3]
-    return rigid(R, T[:3, 3] + delta[3:])
+        return corrected(T_cam_head, self.head(row)[0]), corrected(T_cam_torso, self.torso(row)[0])
 
 
 @dataclass

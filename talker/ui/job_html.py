@@ -40,6 +40,7 @@ STAGES = {
     "motion": "Learn the lips",
     "build": "Set up",
     "static": "Learn the head",
+    "align": "Find the head in every frame",
     "deform": "Learn the motion",
     "evaluate": "Measure",
     "export": "Pack up",
