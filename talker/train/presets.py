@@ -59,16 +59,17 @@ _STANDARD = replace(
     _PREVIEW,
     name="standard",
     title="Standard",
-    description="Sharper face, hair and teeth. About three times the time of a preview.",
+    description="Sharper face, hair and teeth. About twice the time of a preview.",
     stages=(
         Stage(
             "static",
-            2000,
+            1500,
             static=True,
             decay=0.5,
-            density=DensityConfig(kind="pixel_aware", start=500, stop=1800, max_gaussians=30_000),
+            density=DensityConfig(kind="pixel_aware", start=400, stop=1400, max_gaussians=30_000),
         ),
-        Stage("deform", 14_000, align=True, decay=0.1, signal_jitter=0.25, average=0.998),
+        Stage("deform", 3000, align=True, decay=0.5, signal_jitter=0.15),
+        Stage("refine", 6000, align=True, rates=0.5, decay=0.2, signal_jitter=0.15, average=0.998),
     ),
 )
 _EGSTALKER = Preset(

@@ -42,6 +42,7 @@ STAGES = {
     "static": "Learn the head",
     "align": "Find the head in every frame",
     "deform": "Learn the motion",
+    "refine": "Refine the motion",
     "evaluate": "Measure",
     "export": "Pack up",
 }

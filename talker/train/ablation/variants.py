@@ -198,12 +198,19 @@ def _speakers(_: TalkingHeadDataset) -> dict[str, Preset]:
 
 
 def _cost(_: TalkingHeadDataset) -> dict[str, Preset]:
-    steps = [stage.steps for stage in get_preset("preview").stages]
-    return {preset.name: _at_steps(preset, steps) for preset in PRESETS.values()}
+    static, moving = _steps(get_preset("preview"))
+    return {preset.name: _at_steps(preset, static, moving) for preset in PRESETS.values()}
 
 
-def _at_steps(preset: Preset, steps: list[int]) -> Preset:
-    """``preset`` with stages of as many ``steps``, its density control in the same part of the stage."""
+def _steps(preset: Preset) -> tuple[int, int]:
+    """Steps without and with the deformation."""
+    static = sum(stage.steps for stage in preset.stages if stage.static)
+    return static, sum(stage.steps for stage in preset.stages) - static
+
+
+def _at_steps(preset: Preset, static: int, moving: int) -> Preset:
+    """``preset`` with so many steps in all, its stages in the same proportion, density control in the same part."""
+    old_static, old_moving = _steps(preset)
 
     def fitted(stage: Stage, count: int) -> Stage:
         def moment(step: int) -> int:
@@ -215,8 +222,10 @@ def _at_steps(preset: Preset, steps: list[int]) -> Preset:
         )
         return replace(stage, steps=count, density=density)
 
-    stages = zip(preset.stages, steps, strict=True)
-    return replace(preset, stages=tuple(fitted(stage, count) for stage, count in stages))
+    def share(stage: Stage) -> float:
+        return static / old_static if stage.static else moving / old_moving
+
+    return replace(preset, stages=tuple(fitted(s, round(s.steps * share(s))) for s in preset.stages))
 
 
 _VARIANTS: dict[str, Callable[[TalkingHeadDataset], dict[str, Preset]]] = {
