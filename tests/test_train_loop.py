@@ -21,6 +21,7 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
 from talker.train import loop as module
+from talker.train.align import learnt_track
 from talker.train.densify import DensityConfig, DensityControl
 from talker.train.loop import MAX_BAD_STEPS, LoopConfig, train
 from talker.train.regions import face_boxes
@@ -341,3 +342,16 @@ def test_without_the_static_stage_the_field_learns_from_the_first_step(
         basis = state.avatar.branch("face").deformation.fusion.basis
         moving[name] = bool(basis.weight.abs().max() > 0)
     assert moving == {"off": True, "on": False}
+
+
+def test_the_avatar_moves_as_it_was_trained(dataset: TalkingHeadDataset, tmp_path: Path) -> None:
+    state, events = run(dataset, tmp_path, stages=ALIGNED)
+    list(events)
+    with torch.no_grad():  # a correction far larger than any trembling
+        state.refinement.head.weight[:, 4] += 0.2
+        state.refinement.torso.weight[:, 3] -= 0.3
+    track = learnt_track(state, dataset)
+    assert len(track) == dataset.n_train
+    assert np.allclose(track.T_cam_head[:, 1, 3] - dataset.T_cam_head[:80, 1, 3], 0.2, atol=0.05)
+    assert np.allclose(track.T_cam_torso[:, 0, 3] - dataset.T_cam_torso[:80, 0, 3], -0.3, atol=0.05)
+    assert np.allclose(np.linalg.det(track.T_cam_head[:, :3, :3]), 1, atol=1e-4)

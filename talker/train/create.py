@@ -30,6 +30,7 @@ from talker.model.avatar import Avatar
 from talker.model_card import write_card
 from talker.provenance import require, sign, stamp_frames
 from talker.safe_files import write_json
+from talker.train.align import learnt_track
 from talker.train.build import build
 from talker.train.evaluate import EvaluateConfig, evaluate
 from talker.train.loop import LoopConfig, train
@@ -169,6 +170,8 @@ def train_avatar(
     if state.position.stage < len(preset.stages):
         return
     clock.add("train", state.position.elapsed_s)
+    # An avatar carries the motion it was trained on; the held-out tail stays with the data.
+    avatar.track = learnt_track(state, dataset)
     origin = None if warm is None else warm.provenance(avatar)
     yield from _finish(avatar, dataset, avatar_dir, consent, config, clock, origin)
 
@@ -190,8 +193,6 @@ def _finish(
     """Save, measure on the held-out tail, draw the poster and the preview."""
     clock.reset()
     avatar.eval().requires_grad_(False)
-    # An avatar carries the motion it was trained on; the held-out tail stays with the data.
-    avatar.track = avatar.track[: dataset.n_train]
     card = AvatarCard(
         name=config.name or avatar_dir.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
