@@ -33,7 +33,10 @@ MIN_ALPHA = 0.02
 class AlignConfig:
     """How poses are aligned. Lengths are shares of the frame's width, so that they mean the same at every size."""
 
-    steps: int = 4
+    steps: int = 12
+    """At most; most poses lie right after three or four."""
+    settled: float = 3e-4
+    """The last step moved pixels less than this, on average: the pose lies right."""
     blur: float = 0.005
     """Standard deviation of the blur of both pictures: how far off a pose may be and still be caught."""
     grid: float = 1 / 128
@@ -87,8 +90,12 @@ class PoseAligner:
             for _ in range(self.config.steps):
                 T_head, T_torso = self._posed(driving, delta)
                 view = self._view(replace(driving, T_cam_head=T_head, T_cam_torso=T_torso), offsets)
-                step = self._step(truth, plate, view, T_head.cpu().numpy(), T_torso.cpu().numpy(), delta)
+                step, moved = self._step(
+                    truth, plate, view, T_head.cpu().numpy(), T_torso.cpu().numpy(), delta
+                )
                 delta = delta + step
+                if moved < self.config.settled * len(truth):
+                    break
         return delta.reshape(2, POSE_DIM).astype(np.float32)
 
     def _offsets(self, driving: Driving) -> dict[str, Offsets | None]:
@@ -131,8 +138,8 @@ class PoseAligner:
         T_head: np.ndarray,
         T_torso: np.ndarray,
         delta: np.ndarray,
-    ) -> np.ndarray:
-        """One Gauss-Newton step [12] of robust least squares over a grid of pixels."""
+    ) -> tuple[np.ndarray, float]:
+        """A Gauss-Newton step [12] of robust least squares over a grid of pixels, and how far it moves them."""
         config, size = self.config, len(truth)
         sigma, grid = config.blur * size, max(1, round(config.grid * size))
         missing = cv2.GaussianBlur(
@@ -154,7 +161,8 @@ class PoseAligner:
         right = flow_x.T @ (weight * (across * rest).sum(1)) + flow_y.T @ (weight * (down * rest).sum(1))
         expected = config.caution / config.spread**2
         normal = normal.astype(np.float64) + expected * np.eye(2 * POSE_DIM)
-        return np.linalg.solve(normal, right - expected * delta)
+        step = np.linalg.solve(normal, right - expected * delta)
+        return step, float(np.hypot(flow_x @ step, flow_y @ step).mean())
 
     def _flow(
         self, view: _View, v: np.ndarray, u: np.ndarray, T_head: np.ndarray, T_torso: np.ndarray
