@@ -10,6 +10,11 @@ from talker.model.deformation import FieldConfig
 from talker.model.motion import MotionConfig
 from talker.train.densify import DensityConfig
 from talker.train.schedule import LossWeights, Stage
+from talker.types import FPS
+
+
+ALIGN_S = 0.03
+"""Aligning one frame at 256 px, two cores."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Preset:
         low, high = self.step_ms
         step_ms = low + (high - low) * (size**2 - 256**2) / (512**2 - 256**2)
         training = sum(stage.steps for stage in self.stages) * max(step_ms, low / 3) / 1000
-        return (training + 0.8 * clip_seconds + 20) / 60
+        align_s = ALIGN_S * (size / 256) * sum(stage.align for stage in self.stages)
+        return (training + (0.8 + align_s * FPS) * clip_seconds + 20) / 60
 
 
 _OURS = FieldConfig()
