@@ -9,7 +9,7 @@ import pytest
 import torch
 from core_support import N_FRAMES, SIZE, mesh_points, project_mesh, stir, tiny_avatar, write_dataset
 
-from talker.cli.dub import face_mask, over
+from talker.dub import face_mask, over
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.mesh import CHIN, FACE_OVAL, FOREHEAD
 from talker.drive import DriveConfig
