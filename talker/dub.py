@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,13 +36,17 @@ FEATHER = 0.035
 Report = Callable[[Iterator[Event]], object]
 
 
+def _in_silence(events: Iterator[Event]) -> None:
+    deque(events, maxlen=0)
+
+
 def dub(
     avatar: Avatar,
     speech: Speech,
     clip: Path,
     config: DriveConfig | None = None,
     *,
-    report: Report = partial(deque, maxlen=0),
+    report: Report = _in_silence,
 ) -> Iterator[np.ndarray]:
     """Frames [S, S, 3] uint8 of ``clip``, cropped to head and shoulders, whose face speaks ``speech``.
 

@@ -44,7 +44,9 @@ def stamp_frames(frames: Iterable[np.ndarray], text: str = LABEL) -> Iterator[np
         patch = _patch(frame.shape[0], frame.shape[1], text)
         stamped = frame.copy()
         area = stamped[patch.rows, patch.columns]
-        area[...] = (area * patch.keep + patch.add) >> 8 if frame.shape[2] == 3 else _stamped_alpha(area, patch)
+        area[...] = (
+            (area * patch.keep + patch.add) >> 8 if frame.shape[2] == 3 else _stamped_alpha(area, patch)
+        )
         yield stamped
 
 

@@ -112,7 +112,7 @@ def _sign(path: Path, avatar_name: str, identity: Identity) -> None:
             info = c2pa.C2paSignerInfo(b"es256", identity.chain, identity.key, None)
             with (
                 c2pa.Signer.from_info(info) as signer,
-                c2pa.Builder(_manifest(mime)) as builder,
+                c2pa.Builder({**_manifest(), "format": mime}) as builder,
                 tagged.open("rb") as source,
                 signed.open("w+b") as target,
             ):
@@ -125,13 +125,12 @@ def _sign(path: Path, avatar_name: str, identity: Identity) -> None:
         raise _failed(path.name) from error
 
 
-def _manifest(mime: str) -> dict[str, Any]:
+def _manifest() -> dict[str, Any]:
     agent = {"name": "talker", "version": __version__}
     created = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "softwareAgent": agent}
     return {
         "claim_generator_info": [agent],
         "title": "talker video",
-        "format": mime,
         "assertions": [{"label": "c2pa.actions", "data": {"actions": [created]}}],
     }
 

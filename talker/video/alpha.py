@@ -25,7 +25,7 @@ class AlphaWriter(Mp4Writer):
 
     _channels, _pixels, _sample_format = 4, "yuva444p10le", "s16"
 
-    def _video_stream(self, fps: int, crf: int) -> VideoStream:  # noqa: ARG002 - ProRes has its own quality
+    def _video_stream(self, fps: int, crf: int) -> VideoStream:
         stream = self._stream("prores_ks", fps)
         stream.options = {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}
         return stream

@@ -1,4 +1,4 @@
-"""Text tags of a finished MP4 or MOV: read them, or rewrite the container with new ones without touching the streams."""
+"""Text tags of a finished MP4 or MOV: read them, or rewrite the container with new ones around the same streams."""
 
 from __future__ import annotations
 
