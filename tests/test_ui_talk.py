@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from talker.audio.tts import Voice
-from talker.errors import ConsentError, VideoError
+from talker.errors import VideoError
 from talker.studio import Manner, TalkChunk, TalkNote
 from talker.ui import stage, voices
 from talker.ui.question import COLOUR, Asked, hex_colour
@@ -82,12 +82,12 @@ def test_choices_become_a_manner() -> None:
     assert asked(source="mic", spoken="/x/audio.wav").said()["title"] is None
 
 
-def test_a_video_needs_its_check_and_its_declaration() -> None:
+def test_a_video_needs_its_check() -> None:
     with pytest.raises(VideoError):
         asked(film_file="/x/film.mp4").options()
-    with pytest.raises(ConsentError):
-        asked(film_file="/x/film.mp4", film="1" * 32).options()
-    assert asked(film_file="/x/film.mp4", film="1" * 32, agreed=True).options()["over"] == "1" * 32
+    options = asked(film_file="/x/film.mp4", film="1" * 32, agreed=True).options()
+    assert (options["over"], options["agreed"]) == ("1" * 32, True)
+    assert asked(film_file="/x/film.mp4", film="1" * 32).options()["agreed"] is False
 
 
 def test_progress_says_where_it_is() -> None:

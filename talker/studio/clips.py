@@ -33,6 +33,8 @@ class Clip:
     """See :class:`talker.drive.DriveConfig`."""
     batch: str = ""
     """Shared by clips that were made in one go."""
+    declaration: str = ""
+    """What its maker declared, if it was spoken into a video."""
 
     @property
     def video(self) -> Path:
@@ -86,10 +88,13 @@ class ClipShelf:
         *,
         background: str = "clip",
         batch: str = "",
+        declaration: str = "",
     ) -> Clip:
         """Declare the clip in ``folder`` finished."""
         created = datetime.now(UTC).isoformat(timespec="microseconds")  # a batch is put in order by it
-        clip = Clip(folder.name, owner, avatar, title, seconds, created, folder, background, batch)
+        clip = Clip(
+            folder.name, owner, avatar, title, seconds, created, folder, background, batch, declaration
+        )
         record = {k: v for k, v in asdict(clip).items() if k != "folder"}
         write_atomic(folder / "clip.json", json.dumps(record).encode())
         return clip

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,9 @@ from talker import errors
 from talker.studio import preflight
 from talker.studio.inbox import Upload
 from talker.studio.notes import TICK_S, TalkNote
+
+DECLARATION = "The person in this video is the one the avatar shows, and agrees to this clip."
+"""What whoever speaks into a video declares; it is kept with the clip."""
 
 _PREPARED = "dub-{size}.data"
 _WORDS = {
@@ -35,6 +39,20 @@ _WORDS = {
 }
 _LAST_WORDS = "Finishing the video"
 _STAGES = 9
+
+
+def require_agreed(agreed: bool) -> None:
+    """Accept the declaration.
+
+    Raises:
+        ConsentError: It was not made.
+    """
+    if not agreed:
+        raise errors.ConsentError(
+            "dub.consent",
+            "The declaration for the video to speak into is missing.",
+            todo="Read it and tick the box, or remove the video.",
+        )
 
 
 def require_fit(upload: Upload) -> None:
@@ -142,14 +160,15 @@ def main(clip: Path, out: Path, size: int) -> None:
     from talker.dataset.prepare import prepare as run
     from talker.events import Finished, Progress, StageStarted
 
-    number, message = 0, _WORDS["decode"]
+    number, message, said = 0, _WORDS["decode"], 0.0
     try:
         for event in run(clip, out, PrepareConfig(size=size)):
             if isinstance(event, StageStarted):
                 message = _WORDS.get(event.stage.rsplit("/", 1)[-1], _LAST_WORDS)
                 number += 1
                 say(message=message, share=(number - 1) / _STAGES, finished=False)
-            elif isinstance(event, Progress):
+            elif isinstance(event, Progress) and time.monotonic() - said > TICK_S:
+                said = time.monotonic()
                 part = event.step / max(1, event.total)
                 say(message=message, share=min(1.0, (max(1, number) - 1 + part) / _STAGES), finished=False)
             elif isinstance(event, Finished):

@@ -56,6 +56,7 @@ class Speaking:
         label: bool = True,
         manner: Manner = PLAIN,
         over: str | None = None,
+        agreed: bool = False,
         title: str | None = None,
         batch_id: str = "",
     ) -> Iterator[TalkChunk | TalkNote | TalkDone]:
@@ -74,13 +75,14 @@ class Speaking:
             label: Draw the visible label.
             manner: How it moves and what is behind it.
             over: Id of an upload of ``owner``: speak into that video instead.
+            agreed: ``dubbing.DECLARATION`` was made, without which nothing is spoken into a video.
             title: For lists; the first words of the text by default.
             batch_id: Shared by clips made in one go.
         """
         self._talked = True
         info = self.gallery.get(slug, owner)
         talking.require_one(text, audio)
-        upload = None if over is None else self._film(over, owner, manner)
+        upload = None if over is None else self._film(over, owner, manner, agreed)
         yield TalkNote("Getting ready")
         self._engine()
         config = manner.config()
@@ -110,10 +112,12 @@ class Speaking:
             label=label,
             background=manner.background,
             batch=batch_id,
+            declaration="" if upload is None else dubbing.DECLARATION,
         )
 
-    def _film(self, upload_id: str, owner: str, manner: Manner) -> Upload:
+    def _film(self, upload_id: str, owner: str, manner: Manner, agreed: bool) -> Upload:
         """The video to speak into, if it may be."""
+        dubbing.require_agreed(agreed)
         if (manner.background, manner.head_motion) != (PLAIN.background, PLAIN.head_motion):
             raise ConfigError(
                 "dub.manner",
@@ -130,6 +134,7 @@ class Speaking:
         Raises:
             VideoError: It cannot be used, and why.
         """
+        self.inbox.sweep(self.config.keep_uploads_h)
         upload = self.inbox.take(path, owner, max_mb=self.config.max_upload_mb, move=False)
         try:
             dubbing.require_fit(upload)

@@ -147,6 +147,7 @@ def talk(  # noqa: PLR0913 - each is one independent choice of the caller
     label: bool = True,
     background: str = "clip",
     batch: str = "",
+    declaration: str = "",
 ) -> Iterator[TalkChunk | TalkNote | TalkDone]:
     """Make the clip of ``frames``; memory stays flat for any length.
 
@@ -163,6 +164,7 @@ def talk(  # noqa: PLR0913 - each is one independent choice of the caller
         label: Draw the visible label. The marks in the file are always written.
         background: What the frames were drawn before; kept with the clip.
         batch: Shared by clips made in one go.
+        declaration: What was declared for this clip; kept with it.
     """
     import shutil
     import tempfile
@@ -181,7 +183,14 @@ def talk(  # noqa: PLR0913 - each is one independent choice of the caller
         for film in sorted(folder.glob("clip.m*")):
             sign(film, avatar_name=info.card.name)
         clip = shelf.keep(
-            folder, owner, info.slug, title, speech.duration_s, background=background, batch=batch
+            folder,
+            owner,
+            info.slug,
+            title,
+            speech.duration_s,
+            background=background,
+            batch=batch,
+            declaration=declaration,
         )
         kept = True
         yield TalkDone(clip)

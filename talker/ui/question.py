@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from talker.errors import ConsentError, VideoError
+from talker.errors import VideoError
 from talker.studio import Manner
+from talker.studio.dubbing import DECLARATION
 from talker.ui import html
 from talker.ui.context import PICK, markup
 
@@ -18,7 +19,6 @@ SENTENCE = "Hello! I was a short video a moment ago. Now I say whatever you type
 BASIC = "The built-in voices are plain machine voices. They need no download, and no network."
 COLOUR = "colour"
 GREEN = "#00b140"
-SAME_PERSON = "The person in this video is the one the avatar shows, and agrees to this clip."
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Asked:
         """Arguments of ``Studio.talk`` beside what is said.
 
         Raises:
-            ConsentError: A video is to be spoken into, without the declaration.
             VideoError: That video was not accepted, or is still looked at.
         """
         if self.film_file and not self.film:
@@ -56,12 +55,6 @@ class Asked:
                 "The video to speak into is not ready, or cannot be used.",
                 todo="Wait until it was looked at, or remove it.",
             )
-        if self.film and not self.agreed:
-            raise ConsentError(
-                "dub.consent",
-                "The declaration for the video to speak into is missing.",
-                todo="Read it and tick the box, or remove the video.",
-            )
         background = hex_colour(self.colour) if self.backdrop == COLOUR else self.backdrop
         return {
             "voice": self.voice,
@@ -69,6 +62,7 @@ class Asked:
             "rate": self.rate,
             "manner": Manner(self.intensity, self.head_motion, background),
             "over": self.film or None,
+            "agreed": self.agreed,
         }
 
     def said(self) -> dict[str, Any]:
@@ -213,4 +207,4 @@ class Question:
                 label="Video", file_types=["video"], type="filepath", height=120, elem_id="tk-film"
             )
             self.film_status = markup(elem_id="tk-film-status")
-            self.agreed = gr.Checkbox(label=SAME_PERSON, visible=False, elem_id="tk-film-agreed")
+            self.agreed = gr.Checkbox(label=DECLARATION, visible=False, elem_id="tk-film-agreed")
