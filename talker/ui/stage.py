@@ -53,7 +53,8 @@ CAPTIONS = """(on) => {
   });
   set(); [200, 600, 1500].forEach((later) => setTimeout(set, later));
 }"""
-CLICK_ZIP = "() => document.querySelector('#tk-zip-file')?.click()"
+# The address of the file is in the button a moment after the value.
+CLICK_ZIP = "() => { setTimeout(() => document.querySelector('#tk-zip-file')?.click(), 200); }"
 
 
 def status(text: str) -> str:
