@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PLAIN = Manner()
 
 
-class Speaking:
+class Speaking(ABC):
     """Base of :class:`talker.studio.Studio`, which sets the attributes."""
 
     inbox: Inbox
@@ -34,8 +35,11 @@ class Speaking:
     line: Line
     config: StudioConfig
     _loader: talking.Loader
-    _engine: Callable[[], None]
     _talked: bool
+
+    @abstractmethod
+    def _engine(self) -> None:
+        """Import what loads, drives and trains avatars."""
 
     def voices(self) -> list[Any]:
         """Voices of every engine that works here."""

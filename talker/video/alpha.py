@@ -5,7 +5,7 @@ WebM (VP9 with alpha) would be smaller, but the C2PA library signs no WebM.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -31,7 +31,9 @@ class AlphaWriter(Mp4Writer):
         return stream
 
     def _audio_stream(self) -> AudioStream:
-        return self._container.add_stream("pcm_s16le", rate=OUT_RATE, layout="mono")
+        return cast(
+            "AudioStream", self._container.add_stream("pcm_s16le", rate=OUT_RATE, layout="mono")
+        )
 
 
 def on_chequers(rgba: np.ndarray) -> np.ndarray:

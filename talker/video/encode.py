@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Mp4Writer:
 
     def _stream(self, codec_name: str, fps: int) -> VideoStream:
         height, width = self._size
-        stream: VideoStream = self._container.add_stream(codec_name, rate=fps)
+        stream = cast("VideoStream", self._container.add_stream(codec_name, rate=fps))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, self._pixels
         codec = stream.codec_context
         codec.time_base = Fraction(1, fps)
