@@ -16,9 +16,9 @@ def languages(voices: Sequence[Any]) -> list[Choice]:
     for voice in voices:
         name = _language_name(voice.name)
         code = _code(voice.language)
-        if name and len(name) < len(names.get(code, name + " ")):
+        known = names.setdefault(code, name)
+        if name and (not known or len(name) < len(known)):
             names[code] = name
-        names.setdefault(code, "")
     return sorted((name or code, code) for code, name in names.items())
 
 

@@ -31,9 +31,7 @@ class AlphaWriter(Mp4Writer):
         return stream
 
     def _audio_stream(self) -> AudioStream:
-        return cast(
-            "AudioStream", self._container.add_stream("pcm_s16le", rate=OUT_RATE, layout="mono")
-        )
+        return cast("AudioStream", self._container.add_stream("pcm_s16le", rate=OUT_RATE, layout="mono"))
 
 
 def on_chequers(rgba: np.ndarray) -> np.ndarray:
