@@ -18,13 +18,14 @@ from talker.audio.activity import speech_activity
 from talker.audio.features import get_encoder
 from talker.audio.windows import window_blocks
 from talker.captured import fetched
+from talker.cutout import CLIP, TRANSPARENT, CutoutDrawer, check_background, coloured_plate
 from talker.errors import AudioError, CheckpointError, ConfigError
 from talker.frame import FrameDrawer
 from talker.geometry import matrix_to_rotvec, rotvec_to_matrix
 from talker.model.avatar import Avatar
 from talker.render import Backend
 from talker.threads import map_ahead
-from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, Driving, MotionTrack, Speech
+from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, Camera, Driving, MotionTrack, Speech
 
 MIN_WALK_FRAMES = 2
 
@@ -42,11 +43,14 @@ class DriveConfig:
     head_motion: float = 1.0
     """Share of the clip's head motion: 0 holds still, 1 moves like the clip."""
     intensity: float = 1.0
-    """Factor on the lips' distance from rest."""
+    """Factor on the lips' distance from rest: 0 keeps them there."""
+    background: str = CLIP
+    """``clip``, ``transparent`` (frames with alpha), or a colour like ``#00b140``."""
     batch: int = 1
     """Frames a GPU draws in one call; more is faster and comes later."""
 
     def __post_init__(self) -> None:
+        check_background(self.background)
         if not 0 <= self.head_motion <= 1.5 or not 0 <= self.intensity <= 2:
             raise ConfigError(
                 "drive.range",
@@ -70,6 +74,8 @@ def drive(
 ) -> Iterator[np.ndarray]:
     """Frames [H, W, 3] uint8 of ``avatar`` speaking ``speech``, made a few ahead of the caller.
 
+    With a transparent background they are [H, W, 4], alpha straight.
+
     Args:
         avatar: The avatar.
         speech: The sound; its length decides the number of frames.
@@ -80,6 +86,7 @@ def drive(
 
     Raises:
         AudioError: There is no sound.
+        ConfigError: An intensity other than 1 for an avatar whose lips have no rest to be measured from.
     """
     if len(speech.waveform) == 0:
         raise AudioError("audio.empty", "There is no sound to speak.", todo="Choose another recording.")
@@ -88,8 +95,7 @@ def drive(
     motion = follow(track, n_frames) if track is not None else own_motion(avatar.track, n_frames, config)
     factor = 1.0 if config.size is None else config.size / avatar.camera.width
     camera = avatar.camera if factor == 1.0 else avatar.camera.scaled(factor)
-    plate = avatar.plate if factor == 1.0 else _resized(avatar.plate, camera.height, camera.width)
-    drawer = FrameDrawer(avatar, camera, plate, backend)
+    drawer = _drawer(avatar, camera, config.background, backend)
 
     def control(moment: tuple[int, torch.Tensor]) -> Driving:
         index, signal = moment
@@ -106,6 +112,16 @@ def drive(
     else:  # a GPU works through frames in order; the next ones are on their way while one is fetched
         groups = map(drawer.together, batched(controls, config.batch))
         yield from fetched(chain.from_iterable(groups))
+
+
+def _drawer(avatar: Avatar, camera: Camera, background: str, backend: Backend) -> FrameDrawer | CutoutDrawer:
+    if background == TRANSPARENT:
+        return CutoutDrawer(avatar, camera, backend)
+    same = (camera.height, camera.width) == avatar.plate.shape[:2]
+    plate = avatar.plate if same else _resized(avatar.plate, camera.height, camera.width)
+    return FrameDrawer(
+        avatar, camera, plate if background == CLIP else coloured_plate(background, plate), backend
+    )
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -128,6 +144,12 @@ def signal_blocks(
     avatar: Avatar, speech: Speech, config: DriveConfig = DriveConfig()
 ) -> Iterator[torch.Tensor]:
     """``speech_signals`` a block of frames at a time, while later sound is still being listened to."""
+    if avatar.motion is None and config.intensity != 1.0:
+        raise ConfigError(
+            "drive.intensity",
+            "The lips of this avatar follow the sound directly: how far they move cannot be set.",
+            expected="An intensity of 1, or an avatar of the presets preview or standard.",
+        )
     encoder = get_encoder(avatar.audio_encoder)
     width = avatar.config.motion.window
     known = encoder.dim if avatar.motion is None else encoder.dim * width

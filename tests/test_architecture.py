@@ -30,8 +30,8 @@ LAYERS = (
     ),
     ("video", "audio"),
     ("dataset", "model", "render", "ssim", "losses", "metrics"),
-    ("checkpoint", "device", "captured", "frame", "alignment", "provenance", "model_card"),
-    ("train", "drive"),
+    ("checkpoint", "device", "captured", "frame", "alignment", "cutout", "provenance", "model_card"),
+    ("train", "drive", "dub"),
     ("hub", "jobs"),
     ("studio", "worker"),
     ("__main__", "cli", "ui"),
@@ -48,7 +48,13 @@ SAME_LAYER = {
 }
 SAME_LAYER |= {("atomic", "errors"), ("safe_files", "errors"), ("safe_files", "atomic")}
 SAME_LAYER |= {("tensor_files", "safe_files"), ("tensor_files", "atomic"), ("tensor_files", "errors")}
-SAME_LAYER |= {("card", "safe_files"), ("card", "errors"), ("frame", "captured")}
+SAME_LAYER |= {
+    ("card", "safe_files"),
+    ("card", "errors"),
+    ("frame", "captured"),
+    ("cutout", "frame"),
+    ("dub", "drive"),
+}
 SAME_LAYER |= {("model_card", "checkpoint"), ("__main__", "cli")}
 SAME_LAYER |= {("jobs", "hub"), ("train", "drive"), ("sandbox", "errors"), ("video", "audio")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import weakref
 from dataclasses import replace
@@ -233,6 +234,38 @@ def test_intensity_scales_the_distance_from_rest(avatar: Avatar) -> None:
     none = speech_signals(avatar, speech, DriveConfig(intensity=0.0))
     assert torch.allclose(double - rest, 2 * (plain - rest), atol=1e-5)
     assert torch.equal(none, rest.expand_as(none))
+
+
+def test_at_no_intensity_the_lips_rest_whatever_is_said(avatar: Avatar) -> None:
+    def frames(seed: int, intensity: float) -> np.ndarray:
+        return np.stack(list(drive(avatar, voice(0.6, seed), config=DriveConfig(intensity=intensity))))
+
+    quiet = np.stack(list(drive(avatar, silence(0.6), config=DriveConfig())))
+    assert np.array_equal(frames(0, 0.0), quiet), "at rest is as in silence"
+    assert np.array_equal(frames(1, 0.0), quiet), "another sound changes nothing"
+    plain, double = frames(0, 1.0), frames(0, 2.0)
+    assert (plain != quiet).any() and (double != plain).any()
+
+
+def test_head_motion_reaches_the_frames(avatar: Avatar) -> None:
+    def frames(share: float) -> np.ndarray:
+        config = DriveConfig(head_motion=share, intensity=0.0, blink=False)
+        return np.stack(list(drive(avatar, silence(1.6), config=config))).astype(int)
+
+    def change(taken: np.ndarray) -> float:
+        return float(np.abs(taken[20:] - taken[:-20]).mean())
+
+    held, half, plain = frames(0.0), frames(0.5), frames(1.0)
+    assert change(held) < 0.3 * change(plain)
+    assert (half != plain).any() and (half != held).any()
+
+
+def test_intensity_is_refused_where_it_would_do_nothing(avatar: Avatar) -> None:
+    direct = copy.deepcopy(avatar)
+    direct.motion = None  # as avatars whose lips follow the sound end to end
+    with pytest.raises(ConfigError) as caught:
+        next(drive(direct, voice(0.4), config=DriveConfig(intensity=0.5)))
+    assert caught.value.code == "drive.intensity"
 
 
 def test_codes_of_a_face_drive_instead_of_the_sound(avatar: Avatar, dataset: TalkingHeadDataset) -> None:

@@ -198,3 +198,31 @@ def test_records_hold_no_path(tmp_path: Path) -> None:
     clip = shelf.keep(shelf.open(), A, "ada", "Hello", 1.0)
     for record in (taken.path.with_name("upload.json"), clip.folder / "clip.json"):
         assert str(tmp_path) not in json.dumps(json.loads(record.read_text()))
+
+
+def test_a_history_is_ordered_shared_out_and_deleted(tmp_path: Path) -> None:
+    shelf = ClipShelf(tmp_path / "clips")
+    mine = [shelf.keep(shelf.open(), A, "ada", f"{i}", 1.0, batch="b" if i else "") for i in range(3)]
+    theirs = shelf.keep(shelf.open(), B, "ada", "theirs", 1.0, batch="b")
+    assert [c.title for c in shelf.all(A)] == ["2", "1", "0"]
+    assert [c.title for c in shelf.all(A, 2)] == ["2", "1"]
+    assert shelf.of_batch("b", A) == mine[1:]
+    assert shelf.of_batch("", A) == []
+    assert shelf.delete_all(A) == 3
+    assert shelf.all(A) == [] and shelf.all(B) == [theirs]
+    assert [f.name for f in shelf.root.iterdir()] == [theirs.id]
+
+
+def test_clips_of_an_earlier_version_are_still_read(tmp_path: Path) -> None:
+    shelf = ClipShelf(tmp_path / "clips")
+    folder = shelf.open()
+    old = {
+        "id": folder.name,
+        "owner": A,
+        "avatar": "ada",
+        "title": "Hi",
+        "seconds": 1.0,
+        "created": "2026-11-20",
+    }
+    (folder / "clip.json").write_text(json.dumps(old))
+    assert shelf.get(folder.name, A).background == "clip"

@@ -16,6 +16,7 @@ from talker.ui import build_app, html, launch
 from talker.ui.context import COOKIE
 from tests.studio_support import speaking_avatar_folder
 
+VISITORS = "abcdef12"
 EVIL = "<img src=x onerror=alert(1)>${7*7}{{7*7}}`${8*8}`\\u0041\u202e\x00"
 
 
@@ -116,7 +117,7 @@ def test_only_two_endpoints_are_documented(site: Site) -> None:
     assert set(info["named_endpoints"]) == {"/talk", "/check"}
     assert info["unnamed_endpoints"] == {}
     assert [p["parameter_name"] for p in info["named_endpoints"]["/talk"]["parameters"]] == [
-        "avatar", "text", "voice", "speed",
+        "avatar", "text", "voice", "speed", "intensity", "head_motion", "background", "audio", "language",
     ]  # fmt: skip
 
 
@@ -189,11 +190,28 @@ def test_programs_get_a_signed_film_one_at_a_time(site: Site, monkeypatch: pytes
         )
         return Path(answer["video"] if isinstance(answer, dict) else answer)
 
-    with ThreadPoolExecutor(3) as pool:
-        films = list(pool.map(call, "abc"))
-    assert most == [1, 1, 1], "rendering shares one slot, whoever asks"
+    with ThreadPoolExecutor(8) as pool:
+        films = list(pool.map(call, VISITORS))
+    assert most == [1] * 8, "one at a time, whoever asks"
     for film in films:
         marks = inspect(film)
         assert marks["ai_generated"]
         assert marks["c2pa"]["intact"], "Gradio passed the signed file on as it is"
-    assert [len(site.studio.clips(v * 32)) for v in "abcd"] == [1, 1, 1, 0]
+    assert [len(site.studio.clips(v * 32)) for v in VISITORS + "9"] == [1] * 8 + [0]
+
+
+def test_programs_choose_manner_and_background(site: Site) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(site.address, verbose=False, headers={"Cookie": f"{COOKIE}={'0' * 32}"})
+    answer = client.predict(
+        avatar="guide", text="Hi.", intensity=0.5, head_motion=0.0, background="transparent", api_name="/talk"
+    )
+    film = Path(answer["video"] if isinstance(answer, dict) else answer)
+    assert film.suffix == ".mov"
+    assert inspect(film)["c2pa"]["intact"]
+    with pytest.raises(AppError, match="intensity"):
+        client.predict(avatar="guide", text="Hi.", intensity=5, api_name="/talk")
+    with pytest.raises(AppError, match="colour"):
+        client.predict(avatar="guide", text="Hi.", background="plaid", api_name="/talk")

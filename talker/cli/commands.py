@@ -148,22 +148,30 @@ def drive(a: Namespace) -> None:
     from talker.drive import drive as run
     from talker.provenance import sign, stamp_frames
     from talker.types import SAMPLE_RATE
+    from talker.video.alpha import AlphaWriter
     from talker.video.encode import Mp4Writer
 
+    config = DriveConfig(
+        size=a.size,
+        seed=a.seed,
+        head_motion=a.head_motion,
+        intensity=a.intensity,
+        background=a.background,
+    )
+    clear = _transparent(a)
     avatar = load_avatar(a.avatar, device=chosen_device())
     speech = _speech(a)
-    config = DriveConfig(size=a.size, seed=a.seed, head_motion=a.head_motion, intensity=a.intensity)
     if a.over is not None:
-        from talker.cli.dub import dub
+        from talker.dub import dub
 
-        frames = dub(avatar, speech, a.over, config)
+        frames = dub(avatar, speech, a.over, config, report=show)
     else:
         track = None if a.pose_from is None else _track(avatar, speech, a.pose_from)
         frames = run(avatar, speech, track=track, config=config)
     if not a.no_label:
         frames = stamp_frames(frames)
     size = config.size or avatar.camera.width
-    with Mp4Writer(a.out, size, size, sample_rate=SAMPLE_RATE) as writer:
+    with (AlphaWriter if clear else Mp4Writer)(a.out, size, size, sample_rate=SAMPLE_RATE) as writer:
         writer.write_audio(speech.waveform)
         for frame in tqdm(frames, total=speech.n_frames, desc="drive", unit="frame", mininterval=0.5):
             writer.write(frame)
@@ -171,6 +179,26 @@ def drive(a: Namespace) -> None:
     if a.captions is not None:
         _write_captions(a.captions, speech)
     say(f"{a.out}: {speech.duration_s:.1f} s, {size} px")
+
+
+def _transparent(a: Namespace) -> bool:
+    """Whether frames have alpha; before anything is rendered, whether what was asked for goes together."""
+    from talker.cutout import CLIP, TRANSPARENT
+
+    if a.over is not None and a.background != CLIP:
+        raise ConfigError(
+            "drive.background",
+            "A clip that is spoken into keeps its own background.",
+            todo="Leave out --background or --over.",
+        )
+    clear = a.background == TRANSPARENT
+    if clear and a.out.suffix.lower() != ".mov":
+        raise ConfigError(
+            "drive.format",
+            f"The output is called {a.out.name}.",
+            expected="A name ending in .mov: a transparent background is written as ProRes 4444.",
+        )
+    return clear
 
 
 def export(a: Namespace) -> None:

@@ -92,7 +92,7 @@ def _using(sub: argparse._SubParsersAction) -> None:
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--audio", type=Path, help="a recording (or a video with sound)")
     source.add_argument("--text", help="a text to be spoken")
-    p.add_argument("--out", type=Path, required=True, help="the mp4 to write")
+    p.add_argument("--out", type=Path, required=True, help="the .mp4 to write (.mov if transparent)")
     p.add_argument("--voice", help="voice for --text")
     p.add_argument("--rate", type=float, default=1.0, help="speed of the voice")
     p.add_argument("--pose-from", help="DATA[:held-out]: follow the head of a prepared clip exactly")
@@ -100,8 +100,13 @@ def _using(sub: argparse._SubParsersAction) -> None:
     p.add_argument("--captions", type=Path, help="also write captions (.srt or .vtt)")
     p.add_argument("--size", type=int, help="edge of the frames in pixels")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--head-motion", type=float, default=1.0, help="share of the clip's head motion")
-    p.add_argument("--intensity", type=float, default=1.0, help="factor on the lips' movement")
+    p.add_argument("--head-motion", type=float, default=1.0, help="share of the clip's head motion, 0 to 1.5")
+    p.add_argument("--intensity", type=float, default=1.0, help="factor on the lips' movement, 0 to 2")
+    p.add_argument(
+        "--background",
+        default="clip",
+        help="clip (the default), a colour like #00b140, or transparent (ProRes 4444)",
+    )
     p.add_argument(
         "--no-label", action="store_true", help="leave out the visible label (marks in the file stay)"
     )

@@ -36,16 +36,27 @@ class _Patch:
 
 
 def stamp_frames(frames: Iterable[np.ndarray], text: str = LABEL) -> Iterator[np.ndarray]:
-    """Yield copies of ``frames`` (uint8 [H, W, 3]) with the label drawn on them."""
+    """Yield copies of ``frames`` (uint8 [H, W, 3], or [H, W, 4] with straight alpha) with the label on them."""
     for frame in frames:
-        assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3, (
-            "frames are uint8 [H, W, 3]"
+        assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] in (3, 4), (
+            "frames are uint8 [H, W, 3 or 4]"
         )
         patch = _patch(frame.shape[0], frame.shape[1], text)
         stamped = frame.copy()
         area = stamped[patch.rows, patch.columns]
-        area[...] = (area * patch.keep + patch.add) >> 8
+        area[...] = (
+            (area * patch.keep + patch.add) >> 8 if frame.shape[2] == 3 else _stamped_alpha(area, patch)
+        )
         yield stamped
+
+
+def _stamped_alpha(area: np.ndarray, patch: _Patch) -> np.ndarray:
+    """The label over straight alpha: as opaque as it is on a picture, also where there is no picture."""
+    keep = patch.keep / 256.0
+    below = area[..., 3:] / 255.0 * keep
+    alpha = 1 - keep + below
+    colour = (patch.add / 256.0 + area[..., :3] * below) / np.maximum(alpha, 1e-6)
+    return np.round(np.concatenate([colour, 255 * alpha], -1)).clip(0, 255).astype(np.uint8)
 
 
 def label_visible(frame: np.ndarray, text: str = LABEL) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from talker import __version__
 from talker.errors import ProvenanceError
 from talker.provenance.identity import Identity, load_identity
-from talker.provenance.reading import SOURCE_TYPE, XMP, XMP_UUID, read_marks
+from talker.provenance.reading import SOURCE_TYPE, XMP, XMP_UUID, mime_of, read_marks
 
 PLAIN_MARK = "AI-generated with talker: a synthetic video, not a recording."
 """Goes into the ``comment`` tag, where every player and most converters keep it."""
@@ -25,13 +25,13 @@ def plain_metadata(avatar_name: str) -> dict[str, str]:
 
 
 def sign(path: Path, *, avatar_name: str, identity_folder: Path | None = None) -> None:
-    """Mark the finished MP4 ``path`` as AI-generated, in place and atomically, and verify the result.
+    """Mark the finished MP4 or MOV ``path`` as AI-generated, in place and atomically, and verify the result.
 
     Nothing may write to the file afterwards: the signature would no longer hold. Fails closed: when a mark
     cannot be written, the unmarked file is removed.
 
     Args:
-        path: A finished MP4.
+        path: A finished MP4 or MOV.
         avatar_name: For the title tag. The signed manifest carries no personal data.
         identity_folder: Where the signing key lives; a private folder in the cache by default.
 
@@ -55,7 +55,7 @@ def inspect(path: Path) -> dict[str, Any]:
         there. ``summary``: one sentence for a person.
 
     Raises:
-        ProvenanceError: ``provenance.unreadable``: no MP4, too large, or not to be parsed in time.
+        ProvenanceError: ``provenance.unreadable``: no MP4 or MOV, too large, or not to be parsed in time.
     """
     from talker import sandbox
 
@@ -102,20 +102,21 @@ def _sign(path: Path, avatar_name: str, identity: Identity) -> None:
 
     from talker.video.metadata import rewrite_tags
 
+    mime = mime_of(path)
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as folder:
-            tagged, signed = Path(folder) / "tagged.mp4", Path(folder) / path.name
+            tagged, signed = Path(folder) / f"tagged{path.suffix}", Path(folder) / path.name
             rewrite_tags(path, tagged, plain_metadata(avatar_name))
             with tagged.open("ab") as file:
                 file.write(struct.pack(">I", 24 + len(XMP)) + b"uuid" + XMP_UUID + XMP)
             info = c2pa.C2paSignerInfo(b"es256", identity.chain, identity.key, None)
             with (
                 c2pa.Signer.from_info(info) as signer,
-                c2pa.Builder(_manifest()) as builder,
+                c2pa.Builder({**_manifest(), "format": mime}) as builder,
                 tagged.open("rb") as source,
                 signed.open("w+b") as target,
             ):
-                builder.sign(signer, "video/mp4", source, target)
+                builder.sign(signer, mime, source, target)
             _verify(signed)
             signed.replace(path)
     except c2pa.C2paError as error:
@@ -130,7 +131,6 @@ def _manifest() -> dict[str, Any]:
     return {
         "claim_generator_info": [agent],
         "title": "talker video",
-        "format": "video/mp4",
         "assertions": [{"label": "c2pa.actions", "data": {"actions": [created]}}],
     }
 

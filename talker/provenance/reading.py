@@ -23,13 +23,18 @@ _OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 """A manifest may name an address to fetch: a file must never make this machine call somebody."""
 
 
+def mime_of(path: Path) -> str:
+    """Type of a video by its name."""
+    return "video/quicktime" if path.suffix.lower() == ".mov" else "video/mp4"
+
+
 def child_inspect(request: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
     """Child work: :func:`read_marks` of ``request["path"]``."""
     return read_marks(Path(request["path"]))
 
 
 def read_marks(path: Path) -> dict[str, Any]:
-    """The marks of an MP4: ``c2pa`` (None if there is no manifest), ``tags``, ``xmp``.
+    """The marks of an MP4 or MOV: ``c2pa`` (None if there is no manifest), ``tags``, ``xmp``.
 
     Raises:
         ProvenanceError: ``provenance.unreadable``.
@@ -44,7 +49,7 @@ def read_marks(path: Path) -> dict[str, Any]:
         raise ProvenanceError(
             "provenance.unreadable",
             f"{path.name} cannot be read as a video.",
-            expected="An MP4 file.",
+            expected="An MP4 or MOV file.",
             todo="Choose another file.",
         ) from error
     return {"c2pa": read_manifest(path), "tags": tags, "xmp": xmp}
@@ -62,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     context = c2pa.Context(c2pa.Settings.from_dict(_OFFLINE))
     try:
         with path.open("rb") as file:
-            reader = c2pa.Reader.try_create("video/mp4", file, None, context)
+            reader = c2pa.Reader.try_create(mime_of(path), file, None, context)
             if reader is None:
                 return None
             with reader:

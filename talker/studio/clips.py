@@ -29,11 +29,22 @@ class Clip:
     seconds: float
     created: str  # ISO 8601, UTC
     folder: Path
+    background: str = "clip"
+    """See :class:`talker.drive.DriveConfig`."""
+    batch: str = ""
+    """Shared by clips that were made in one go."""
+    declaration: str = ""
+    """What its maker declared, if it was spoken into a video."""
 
     @property
     def video(self) -> Path:
-        """The signed mp4."""
+        """The signed mp4 that plays everywhere."""
         return self.folder / "clip.mp4"
+
+    @property
+    def download(self) -> Path:
+        """The signed file to keep: with transparency if it was asked for, else the mp4."""
+        return self._optional("clip.mov") or self.video
 
     @property
     def poster(self) -> Path:
@@ -67,10 +78,23 @@ class ClipShelf:
         folder.mkdir(parents=True, mode=0o700)
         return folder
 
-    def keep(self, folder: Path, owner: str, avatar: str, title: str, seconds: float) -> Clip:
+    def keep(
+        self,
+        folder: Path,
+        owner: str,
+        avatar: str,
+        title: str,
+        seconds: float,
+        *,
+        background: str = "clip",
+        batch: str = "",
+        declaration: str = "",
+    ) -> Clip:
         """Declare the clip in ``folder`` finished."""
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        clip = Clip(folder.name, owner, avatar, title, seconds, created, folder)
+        created = datetime.now(UTC).isoformat(timespec="microseconds")  # a batch is put in order by it
+        clip = Clip(
+            folder.name, owner, avatar, title, seconds, created, folder, background, batch, declaration
+        )
         record = {k: v for k, v in asdict(clip).items() if k != "folder"}
         write_atomic(folder / "clip.json", json.dumps(record).encode())
         return clip
@@ -87,11 +111,22 @@ class ClipShelf:
                 return clip
         raise JobError("clip.unknown", "This clip is not here.", todo="Choose one from the list.")
 
-    def all(self, owner: str, limit: int = 12) -> list[Clip]:
-        """The newest clips of ``owner``."""
+    def all(self, owner: str, limit: int | None = None) -> list[Clip]:
+        """The clips of ``owner``, newest first; only the newest ``limit`` if given."""
         folders = [f.parent for f in self.root.glob("*/clip.json")] if self.root.is_dir() else []
         clips = [clip for clip in map(self._read, folders) if clip.owner == owner]
         return sorted(clips, key=lambda c: (c.created, c.id), reverse=True)[:limit]
+
+    def of_batch(self, batch: str, owner: str) -> list[Clip]:
+        """The clips made in one go, in the order they were made; none for an empty name."""
+        return [clip for clip in reversed(self.all(owner)) if batch and clip.batch == batch]
+
+    def delete_all(self, owner: str) -> int:
+        """Remove every clip of ``owner``; returns how many there were."""
+        clips = self.all(owner)
+        for clip in clips:
+            shutil.rmtree(clip.folder)
+        return len(clips)
 
     def delete(self, clip_id: str, owner: str) -> None:
         """Remove a clip."""

@@ -8,18 +8,18 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talker.errors import ConfigError, TalkerError
 from talker.studio import preflight, talking
-from talker.studio.clips import Clip, ClipShelf
+from talker.studio.clips import ClipShelf
 from talker.studio.config import LOCAL, StudioConfig, default_home
 from talker.studio.gallery import AvatarInfo, Gallery
 from talker.studio.inbox import Inbox, Upload, clean_label
+from talker.studio.line import Line
 from talker.studio.presets import PresetInfo, preset_infos
-from talker.studio.talking import TalkChunk, TalkDone
+from talker.studio.speaking import Speaking
 
 if TYPE_CHECKING:
     from talker.hub import Hub
@@ -35,7 +35,7 @@ SHORT_TURN_S = 0.0005
 """A tenth of what Python gives a thread by itself."""
 
 
-class Studio:
+class Studio(Speaking):
     """The use cases of the app.
 
     Every method that touches something private takes ``owner`` and answers "not here" for what belongs to
@@ -65,6 +65,7 @@ class Studio:
         self.inbox = Inbox(self.home / "inbox")
         self.gallery = Gallery(self.home / "avatars")
         self.shelf = ClipShelf(self.home / "clips")
+        self.line = Line()
         self._loader = talking.Loader(self.config.loaded_avatars)
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -261,47 +262,6 @@ class Studio:
         self._engine()
         found = self._hub_client("" if anonymous else None).search()
         return [str(getattr(item, "repo_id", item)) for item in found]
-
-    # --- talking -----------------------------------------------------------------------------------------
-
-    def voices(self) -> list[Any]:
-        """Voices of every engine that works here."""
-        from talker.audio.tts import engines
-
-        return [voice for engine in engines() if engine.available() for voice in engine.voices()]
-
-    def talk(
-        self,
-        slug: str,
-        owner: str = LOCAL,
-        *,
-        text: str | None = None,
-        audio: Path | None = None,
-        voice: str | None = None,
-        rate: float = 1.0,
-        label: bool = True,
-    ) -> Iterator[TalkChunk | TalkDone]:
-        """Let an avatar say something: pieces of video while rendering, then the finished clip."""
-        self._talked = True
-        self._engine()
-        info = self.gallery.get(slug, owner)
-        speech = talking.speech_of(text, audio, voice, rate)
-        words = " ".join((text or "").replace("/", " ").replace("\\", " ").split())
-        title = clean_label(words, default="A recording")
-        avatar = self._loader.load(info)
-        yield from talking.talk(info, avatar, speech, self.shelf, owner=owner, title=title, label=label)
-
-    def clips(self, owner: str) -> list[Clip]:
-        """The newest finished clips of ``owner``."""
-        return self.shelf.all(owner)
-
-    def clip(self, clip_id: str, owner: str) -> Clip:
-        """One finished clip."""
-        return self.shelf.get(clip_id, owner)
-
-    def delete_clip(self, clip_id: str, owner: str) -> None:
-        """Delete a finished clip."""
-        self.shelf.delete(clip_id, owner)
 
     # --- inside ------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +15,12 @@ from talker.errors import SpeechError
 from talker.studio import captions
 from talker.studio.clips import Clip, ClipShelf
 from talker.studio.gallery import AvatarInfo
+from talker.studio.notes import TICK_S, TalkNote
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from talker.drive import DriveConfig
     from talker.model.avatar import Avatar
     from talker.types import Speech
 
@@ -45,6 +49,25 @@ class TalkDone:
     clip: Clip
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How an avatar speaks and what is behind it; the meaning is that of :class:`talker.drive.DriveConfig`."""
+
+    intensity: float = 1.0
+    head_motion: float = 1.0
+    background: str = "clip"
+
+    def config(self) -> DriveConfig:
+        """For the driver.
+
+        Raises:
+            ConfigError: A value is out of its range.
+        """
+        from talker.drive import DriveConfig
+
+        return DriveConfig(intensity=self.intensity, head_motion=self.head_motion, background=self.background)
+
+
 class Loader:
     """Keeps the last few avatars in memory; loading is strict and takes a moment."""
 
@@ -68,12 +91,11 @@ class Loader:
             return self._loaded[key]
 
 
-def speech_of(text: str | None, audio: Path | None, voice: str | None, rate: float) -> Speech:
-    """Sound with word timings from a text, or sound alone from a file.
+def require_one(text: str | None, audio: Path | None) -> None:
+    """Accept a text or a recording.
 
     Raises:
-        SpeechError: When neither or both are given, or the text cannot be spoken.
-        AudioError: When the file cannot be read.
+        SpeechError: When neither or both are given.
     """
     if (audio is None) == (not (text or "").strip()):
         raise SpeechError(
@@ -81,10 +103,19 @@ def speech_of(text: str | None, audio: Path | None, voice: str | None, rate: flo
             "There is nothing to say yet." if audio is None else "There is both a text and a recording.",
             todo="Type a sentence, or choose a recording." if audio is None else "Choose one of the two.",
         )
+
+
+def speech_of(text: str | None, audio: Path | None, voice: str | None, rate: float, language: str) -> Speech:
+    """Sound with word timings from a text, or sound alone from a file.
+
+    Raises:
+        SpeechError: When the text cannot be spoken.
+        AudioError: When the file cannot be read.
+    """
     if audio is None:
         from talker.audio.tts import speak
 
-        return speak(text or "", voice=voice, rate=rate)
+        return speak(text or "", voice=voice, language=language, rate=rate)
     from talker.audio.waveform import load
     from talker.types import Speech
 
@@ -105,71 +136,114 @@ def rehearse(avatar: Avatar) -> None:
         pass
 
 
-def talk(
+def talk(  # noqa: PLR0913 - each is one independent choice of the caller
     info: AvatarInfo,
-    avatar: Avatar,
     speech: Speech,
+    frames: Iterator[np.ndarray],
     shelf: ClipShelf,
     *,
     owner: str,
     title: str,
     label: bool = True,
-) -> Iterator[TalkChunk | TalkDone]:
-    """Render the avatar saying ``speech``; memory stays flat for any length.
+    background: str = "clip",
+    batch: str = "",
+    declaration: str = "",
+) -> Iterator[TalkChunk | TalkNote | TalkDone]:
+    """Make the clip of ``frames``; memory stays flat for any length.
 
-    Closing the iterator stops the rendering at the next frame and removes what was made.
+    Closing the iterator stops the rendering at the next frame and removes what was made. Frames with alpha also
+    become a ``.mov``; the mp4 then shows them over chequers.
 
     Args:
         info: Where the avatar comes from.
-        avatar: The avatar.
         speech: What it says.
+        frames: It saying that, [H, W, 3] or [H, W, 4] uint8.
         shelf: Receives the finished clip.
         owner: Whose clip it will be.
         title: For lists.
         label: Draw the visible label. The marks in the file are always written.
+        background: What the frames were drawn before; kept with the clip.
+        batch: Shared by clips made in one go.
+        declaration: What was declared for this clip; kept with it.
     """
     import shutil
     import tempfile
 
-    from talker.drive import DriveConfig, drive
     from talker.provenance import sign, stamp_frames
-    from talker.types import FPS, SAMPLE_RATE
-    from talker.video.encode import Mp4Writer
-    from talker.video.live import LiveWriter
 
-    frames: Iterator[np.ndarray] = drive(avatar, speech, config=DriveConfig())
     if label:
         frames = stamp_frames(frames)
     first = next(frames)
-    height, width = first.shape[:2]
     folder = shelf.open()
-    step = SAMPLE_RATE // FPS
     pieces = Path(tempfile.mkdtemp(prefix="talker-live-"))
     kept = False
     try:
-        with (
-            LiveWriter(pieces, width, height) as live,
-            Mp4Writer(folder / "clip.mp4", width, height, fps=FPS, sample_rate=SAMPLE_RATE) as final,
-        ):
-            for index, frame in enumerate(_chain(first, frames)):
-                sound = _padded(speech.waveform[index * step : (index + 1) * step], step)
-                for writer in (live, final):
-                    writer.write(frame)
-                    writer.write_audio(sound)
-                for piece in live.pieces():
-                    yield TalkChunk(piece.path, piece.duration_s, (index + 1) / FPS, speech.duration_s)
-            live.close()
-            for piece in live.pieces():
-                yield TalkChunk(piece.path, piece.duration_s, speech.duration_s, speech.duration_s)
-        _finish(folder, first, speech)
-        sign(folder / "clip.mp4", avatar_name=info.card.name)
-        clip = shelf.keep(folder, owner, info.slug, title, speech.duration_s)
+        yield from _write(folder, pieces, first, frames, speech)
+        _finish(folder, _shown(first), speech)
+        for film in sorted(folder.glob("clip.m*")):
+            sign(film, avatar_name=info.card.name)
+        clip = shelf.keep(
+            folder,
+            owner,
+            info.slug,
+            title,
+            speech.duration_s,
+            background=background,
+            batch=batch,
+            declaration=declaration,
+        )
         kept = True
         yield TalkDone(clip)
     finally:
         shutil.rmtree(pieces, ignore_errors=True)
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    folder: Path, pieces: Path, first: np.ndarray, rest: Iterator[np.ndarray], speech: Speech
+) -> Iterator[TalkChunk | TalkNote]:
+    """Write the films into ``folder`` and pieces to be played meanwhile into ``pieces``."""
+    from talker.types import FPS, SAMPLE_RATE
+    from talker.video.alpha import AlphaWriter
+    from talker.video.encode import Mp4Writer
+    from talker.video.live import LiveWriter
+
+    height, width, channels = first.shape
+    step = SAMPLE_RATE // FPS
+    total, said = speech.duration_s, time.monotonic()
+    with ExitStack() as stack:
+        live = stack.enter_context(LiveWriter(pieces, width, height))
+        writers = [live, stack.enter_context(Mp4Writer(folder / "clip.mp4", width, height))]
+        clear = (
+            stack.enter_context(AlphaWriter(folder / "clip.mov", width, height)) if channels == 4 else None
+        )
+        for index, frame in enumerate(_chain(first, rest)):
+            sound = _padded(speech.waveform[index * step : (index + 1) * step], step)
+            if clear is not None:
+                clear.write(frame)
+                clear.write_audio(sound)
+            picture = _shown(frame)
+            for writer in writers:
+                writer.write(picture)
+                writer.write_audio(sound)
+            done = (index + 1) / FPS
+            for piece in live.pieces():
+                yield TalkChunk(piece.path, piece.duration_s, done, total)
+                said = time.monotonic()
+            if time.monotonic() - said > TICK_S:
+                yield TalkNote("Rendering", min(1.0, done / max(total, 1 / FPS)))
+                said = time.monotonic()
+        live.close()
+        for piece in live.pieces():
+            yield TalkChunk(piece.path, piece.duration_s, total, total)
+
+
+def _shown(frame: np.ndarray) -> np.ndarray:
+    """A frame for players without transparency."""
+    from talker.video.alpha import on_chequers
+
+    return frame if frame.shape[2] == 3 else on_chequers(frame)
 
 
 def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

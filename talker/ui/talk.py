@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,65 +10,39 @@ from typing import Any
 import gradio as gr
 
 from talker.errors import TalkerError
-from talker.studio import TalkChunk, TalkDone
-from talker.studio.clips import Clip
-from talker.ui import html
-from talker.ui.context import PICK, QUIET, RENDERING, Context, expose, markup, spoken_errors
-from talker.ui.live import finished_video, live_video
-from talker.ui.pictures import thumbnail
-from talker.ui.tiles import avatar_tiles, clip_tiles
+from talker.studio import TalkChunk, TalkDone, TalkNote, TalkWaiting, batch
+from talker.ui import html, stage, voices
+from talker.ui.answer import Answer, Updates
+from talker.ui.context import MAX_WAITING, QUIET, RENDERING, Context, markup, spoken_errors
+from talker.ui.question import COLOUR, Asked, Question
+from talker.ui.tiles import avatar_tiles
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './talk?avatar=' + slug); }"
-SHOW_LIVE = """() => {
-  const stage = document.querySelector('#tk-stage');
-  stage.classList.remove('tk-show-final', 'tk-idle'); stage.classList.add('tk-live');
-  if (window.innerWidth < 900) stage.scrollIntoView({behavior: 'smooth'});
-}"""
-# The live picture may still be playing when the last frame is done: let it end before the finished clip takes over.
-SHOW_FINAL = """() => {
-  const stage = document.querySelector('#tk-stage');
-  const live = document.querySelector('#tk-live video');
-  const swap = () => {
-    if (!stage.classList.contains('tk-live')) return;
-    stage.classList.remove('tk-live');
-    stage.classList.add(document.querySelector('#tk-final video') ? 'tk-show-final' : 'tk-idle');
-  };
-  if (!live || live.ended || live.error || live.readyState < 2) { swap(); return; }
-  live.addEventListener('ended', swap, {once: true});
-  live.addEventListener('error', swap, {once: true});
-}"""
-SHOW_FINAL_NOW = """() => {
-  const stage = document.querySelector('#tk-stage');
-  document.querySelector('#tk-live video')?.pause();
-  stage.classList.remove('tk-live', 'tk-idle'); stage.classList.add('tk-show-final');
-}"""
-SHOW_IDLE = """() => {
-  const stage = document.querySelector('#tk-stage');
-  document.querySelectorAll('#tk-live video, #tk-final video').forEach((v) => v.pause());
-  stage.classList.remove('tk-live', 'tk-show-final'); stage.classList.add('tk-idle');
-}"""
-SENTENCE = "Hello! I was a short video a moment ago. Now I say whatever you type."
 FACE = 200
-ENGLISH = ("en", "en-us", "en-gb")
-BASIC = "The built-in voices are plain machine voices. They need no download, and no network."
+HABITS: dict[str, Any] = {"language": "en", "voice": None, "rate": 1.0, "captions": True}
 
-Render = Callable[..., Iterator[TalkChunk | TalkDone]]
+Made = TalkChunk | TalkDone | TalkNote | TalkWaiting
+Render = Callable[..., Iterator[Made]]
 
 
 def make_render(context: Context) -> Render:
-    """The one function that renders, wrapped for a borrowed GPU where the host lends one."""
+    """The one function that renders: in turn, and wrapped for a borrowed GPU where the host lends one."""
 
-    def render(
-        avatar: str, owner: str, text: str | None, audio: str | None, voice: str | None, rate: float
-    ) -> Iterator[TalkChunk | TalkDone]:
-        path = Path(audio) if audio else None
-        yield from context.studio.talk(avatar, owner, text=text, audio=path, voice=voice, rate=rate)
+    def render(avatar: str, owner: str, **options: Any) -> Iterator[TalkChunk | TalkNote | TalkDone]:
+        yield from context.studio.talk(avatar, owner, **options)
 
     try:
         import spaces
     except ImportError:
-        return render
-    return spaces.GPU(duration=120)(render)
+        lent = render
+    else:
+        lent = spaces.GPU(duration=120)(render)
+
+    def in_turn(avatar: str, owner: str, **options: Any) -> Iterator[Made]:
+        # Outside of what is lent: nobody pays with GPU time for waiting.
+        yield from context.studio.line.in_turn(lambda: lent(avatar, owner, **options))
+
+    return in_turn
 
 
 class TalkPage:
@@ -88,135 +63,80 @@ class TalkPage:
             )
         )
         self.nobody = markup(html.loading())
-        self.slug = gr.Textbox(visible="hidden", elem_id="tk-chosen-avatar")
-        self.clip_id = gr.State("")
-        self.source = gr.State("text")
+        self.habits = gr.BrowserState(HABITS, storage_key="talker-habits", secret="no secret")
         with gr.Row(equal_height=False, visible=False) as self.page:
             with gr.Column(scale=5, min_width=300):
-                self._question()
+                self.ask = Question()
             with gr.Column(scale=7, min_width=320):
-                self._answer()
+                self.answer = Answer(context)
         markup(html.footer(self.studio.config.report_url))
         self._wire(demo)
-
-    def _question(self) -> None:
-        with gr.Column(elem_classes="tk-card"):
-            markup(html.section("", "Who speaks"))
-            self.tiles = markup(js_on_load=PICK, elem_classes="tk-tiles-small", elem_id="tk-who-speaks")
-        with gr.Column(elem_classes="tk-card"):
-            markup(html.section("", "What is said"))
-            with gr.Tabs(elem_id="tk-source"):
-                with gr.Tab("Text", id="text") as text_tab:
-                    self.text = gr.Textbox(
-                        label="Text",
-                        show_label=False,
-                        lines=4,
-                        max_lines=10,
-                        max_length=2000,
-                        value=SENTENCE,
-                        placeholder="Type what the avatar should say",
-                        elem_id="tk-text",
-                    )
-                    self.voice = gr.Dropdown(label="Voice", choices=[], info=BASIC, elem_id="tk-voice")
-                    self.rate = gr.Slider(
-                        0.6, 1.6, 1.0, step=0.05, label="Speed", buttons=[], elem_id="tk-rate"
-                    )
-                # Any other format would run a plain decoder on the raw upload before our own, limited one.
-                raw: dict[str, Any] = {"show_label": False, "type": "filepath", "format": None, "buttons": []}
-                with gr.Tab("Sound file", id="file") as file_tab:
-                    self.sound = gr.Audio(label="Sound file", sources=["upload"], elem_id="tk-sound", **raw)
-                with gr.Tab("Microphone", id="mic") as mic_tab:
-                    self.spoken = gr.Audio(label="Recording", sources=["microphone"], elem_id="tk-mic", **raw)
-            self.tabs = {"text": text_tab, "file": file_tab, "mic": mic_tab}
-            with gr.Row():
-                self.speak = gr.Button("Speak", variant="primary", size="lg", scale=3, elem_id="tk-speak")
-                self.halt = gr.Button(
-                    "Stop", size="lg", scale=1, min_width=80, visible=False, elem_id="tk-halt"
-                )
-
-    def _answer(self) -> None:
-        shown: dict[str, Any] = {
-            "show_label": False,
-            "buttons": [],
-            "elem_classes": "tk-player",
-            "height": 420,
-        }
-        with gr.Column(elem_classes="tk-card tk-idle", elem_id="tk-stage"):
-            self.idle = markup(elem_id="tk-idle-picture")
-            self.live = live_video(label="Live", elem_id="tk-live", **shown)
-            self.final = finished_video(label="Finished clip", elem_id="tk-final", **shown)
-            self.status = markup(elem_id="tk-talk-status")
-            with gr.Row(visible=False) as self.results:
-                self.download = gr.DownloadButton(
-                    "Download", variant="primary", min_width=140, elem_id="tk-download"
-                )
-                self.captions = gr.DownloadButton("Captions", min_width=100, elem_id="tk-srt")
-                self.remove = gr.Button("Delete", min_width=90, elem_id="tk-delete-clip")
-        self.shelf_head = markup(visible=False)
-        self.shelf = markup(js_on_load=PICK, elem_classes="tk-tiles-small", elem_id="tk-clips")
+        self._wire_question()
 
     def _wire(self, demo: gr.Blocks) -> None:
-        load = demo.load(
-            self.on_load,
-            None,
-            [
-                self.nobody,
-                self.page,
-                self.slug,
-                self.tiles,
-                self.voice,
-                self.idle,
-                self.shelf_head,
-                self.shelf,
-            ],
-            **QUIET,
-        )
+        ask = self.ask
+        first = [self.nobody, self.page, self.answer.idle, self.answer.captions, *self.answer.shelf_outputs]
+        first += [ask.slug, ask.tiles, ask.language, ask.voice, ask.rate]
+        load = demo.load(self.on_load, self.habits, first, **QUIET)
         load.failure(html.failed, None, self.nobody, **QUIET)
-        for kind, tab in self.tabs.items():
-            tab.select(lambda k=kind: k, None, self.source, queue=False, **QUIET)
-        picked = self.tiles.pick(self.on_pick, None, [self.slug, self.tiles, self.idle], queue=False, **QUIET)
-        picked.success(None, self.slug, None, js=REMEMBER, **QUIET).success(
-            None, None, None, js=SHOW_IDLE, **QUIET
+        picked = ask.tiles.pick(
+            self.on_pick, None, [ask.slug, ask.tiles, self.answer.idle], queue=False, **QUIET
         )
-        clip = [
-            self.final,
-            self.status,
-            self.results,
-            self.download,
-            self.captions,
-            self.clip_id,
-            self.shelf_head,
-            self.shelf,
-        ]
-        self.speak.click(None, None, None, js=SHOW_LIVE, **QUIET)
-        run = self.speak.click(
+        picked.success(None, ask.slug, None, js=REMEMBER, **QUIET).success(
+            None, None, None, js=stage.SHOW_IDLE, **QUIET
+        )
+        ask.speak.click(None, ask.source, None, js=stage.SHOW_LIVE, **QUIET)
+        run = ask.speak.click(
             self.on_speak,
-            [self.slug, self.source, self.text, self.sound, self.spoken, self.voice, self.rate],
-            [self.live, *clip, self.speak, self.halt],
-            concurrency_limit=1,
+            ask.inputs,
+            [self.answer.live, *self.answer.outputs, ask.speak, ask.halt],
+            concurrency_limit=MAX_WAITING,
             concurrency_id=RENDERING,
             **QUIET,
         )
-        run.success(None, None, None, js=SHOW_FINAL, **QUIET)
-        over = [self.status, self.speak, self.halt]
-        run.failure(
-            lambda: [html.message("error", "Something went wrong. Try again."), *_ready()],
-            None,
-            over,
+        run.success(None, None, None, js=stage.SHOW_FINAL, **QUIET).then(
+            None, self.answer.captions, None, js=stage.CAPTIONS, **QUIET
+        )
+        over = [self.answer.status, ask.speak, ask.halt]
+        run.failure(self.on_failure, None, over, queue=False, **QUIET).then(
+            None, None, None, js=stage.SHOW_IDLE, **QUIET
+        )
+        ask.halt.click(
+            self.on_halt, None, [*over, *self.answer.shelf_outputs], cancels=[run], queue=False, **QUIET
+        ).then(None, None, None, js=stage.SHOW_IDLE, **QUIET)
+
+    def _wire_question(self) -> None:
+        ask = self.ask
+        for kind, tab in ask.tabs.items():
+            spoken = kind in ("text", "several")
+            tab.select(
+                lambda k=kind, s=spoken: [k, gr.update(visible=s)],
+                None,
+                [ask.source, ask.voices],
+                queue=False,
+                **QUIET,
+            )
+        ask.backdrop.change(
+            lambda kind: gr.update(visible=kind == COLOUR), ask.backdrop, ask.colour, queue=False, **QUIET
+        )
+        film = [ask.film, ask.film_status, ask.agreed]
+        ask.film_file.upload(lambda: ["", html.bar(None), gr.skip()], None, film, queue=False, **QUIET)
+        ask.film_file.upload(self.on_film, ask.film_file, film, concurrency_limit=2, **QUIET)
+        ask.film_file.clear(self.on_no_film, ask.film, film, queue=False, **QUIET)
+        ask.language.input(self.on_language, ask.language, ask.voice, queue=False, **QUIET)
+        habits = [ask.language, ask.voice, ask.rate, self.answer.captions]
+        gr.on(
+            [ask.language.input, ask.voice.change, ask.rate.release, self.answer.captions.input],
+            lambda *values: dict(zip(HABITS, values, strict=True)),
+            habits,
+            self.habits,
             queue=False,
             **QUIET,
-        ).then(None, None, None, js=SHOW_IDLE, **QUIET)
-        self.halt.click(
-            lambda: [_status("Stopped."), *_ready()], None, over, cancels=[run], queue=False, **QUIET
-        ).then(None, None, None, js=SHOW_IDLE, **QUIET)
-        self.shelf.pick(self.on_clip, None, clip, **QUIET).success(
-            None, None, None, js=SHOW_FINAL_NOW, **QUIET
-        )
-        self.remove.click(self.on_remove, self.clip_id, clip, **QUIET).success(
-            None, None, None, js=SHOW_IDLE, **QUIET
         )
 
-    def on_load(self, request: gr.Request) -> list[Any]:
+    # --- the question ------------------------------------------------------------------------------------
+
+    def on_load(self, habits: dict[str, Any] | None, request: gr.Request) -> Updates:
         """Fill the page; the address may name an avatar."""
         with spoken_errors():
             owner = self.context.owner(request)
@@ -226,18 +146,35 @@ class TalkPage:
                     "Make one from a short video, or load one from the Hub. Then it says what you type here."
                 )
                 empty = html.empty("people", "No avatar yet", words, ("Create an avatar", ""))
-                return [gr.update(value=empty, visible=True), *[gr.skip()] * 7]
+                return {self.nobody: gr.update(value=empty, visible=True)}
             asked = dict(request.query_params or {}).get("avatar", "")
             chosen = asked if asked in {a.slug for a in avatars} else avatars[0].slug
-            return [
-                gr.update(visible=False),
-                gr.update(visible=True),
-                chosen,
-                avatar_tiles(avatars, chosen, FACE),
-                self._voices(),
-                self._waiting(chosen, owner),
-                *self._clips(owner),
-            ]
+            return {
+                self.nobody: gr.update(visible=False),
+                self.page: gr.update(visible=True),
+                self.ask.slug: chosen,
+                self.ask.tiles: avatar_tiles(avatars, chosen, FACE),
+                self.answer.idle: self.answer.waiting(chosen, owner),
+                **self._as_before({**HABITS, **(habits or {})}),
+                **self.answer.clips(owner),
+            }
+
+    def _as_before(self, habits: dict[str, Any]) -> Updates:
+        """Language, voice and speed as this browser used them last."""
+        known = self.studio.voices()
+        language, choices, voice = voices.preferred(known, str(habits["language"]), habits["voice"])
+        rate = habits["rate"] if isinstance(habits["rate"], (int, float)) else 1.0
+        return {
+            self.ask.language: gr.update(choices=voices.languages(known), value=language),
+            self.ask.voice: gr.update(choices=choices, value=voice),
+            self.ask.rate: min(1.6, max(0.6, float(rate))),
+            self.answer.captions: gr.update(value=bool(habits["captions"])),
+        }
+
+    def on_language(self, language: str) -> Any:
+        """Another language: its voices."""
+        _, choices, voice = voices.preferred(self.studio.voices(), language, None)
+        return gr.update(choices=choices, value=voice)
 
     def on_pick(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Another avatar was chosen."""
@@ -247,101 +184,91 @@ class TalkPage:
             return [
                 chosen,
                 avatar_tiles(self.studio.avatars(owner), chosen, FACE),
-                self._waiting(chosen, owner),
+                self.answer.waiting(chosen, owner),
             ]
 
-    def on_speak(
-        self,
-        avatar: str,
-        kind: str,
-        words: str,
-        file: str | None,
-        recording: str | None,
-        voice: str | None,
-        speed: float,
-        request: gr.Request,
-    ) -> Iterator[list[Any]]:
-        """Render; every piece goes to the player at once, the finished clip at the end."""
-        busy = [gr.update(interactive=False), gr.update(visible=True)]
-        rest = [gr.skip()] * 5
-        yield [gr.skip(), None, _status("Getting ready"), gr.update(visible=False), *rest, *busy]
+    def on_film(self, path: str | None, request: gr.Request) -> list[Any]:
+        """A video to speak into: look at it before anything else."""
         try:
-            owner = self.context.owner(request)
-            text = words if kind == "text" else None
-            audio = {"file": file, "mic": recording}.get(kind)
-            for made in self.render(avatar, owner, text, audio, voice, speed):
-                if isinstance(made, TalkChunk):
-                    yield [made, gr.skip(), _progress(made), gr.skip(), *rest, *busy]
-                else:
-                    yield [
-                        gr.skip(),
-                        *self._finished(made.clip),
-                        *self._clips(owner, made.clip.id),
-                        *_ready(),
-                    ]
+            upload = self.studio.film(Path(path or ""), self.context.owner(request))
+        except TalkerError as error:
+            return ["", html.message("error", str(error)), gr.update(visible=False, value=False)]
+        return [
+            upload.id,
+            html.message("check", "This video can be spoken into."),
+            gr.update(visible=True, value=False),
+        ]
+
+    def on_no_film(self, film: str, request: gr.Request) -> list[Any]:
+        """The video was taken away again."""
+        try:
+            if film:
+                self.studio.inbox.discard(film, self.context.owner(request))
+        except TalkerError:
+            pass  # it went with old uploads
+        return ["", "", gr.update(visible=False, value=False)]
+
+    # --- rendering ---------------------------------------------------------------------------------------
+
+    def on_speak(self, request: gr.Request, *values: Any) -> Iterator[Updates]:
+        """Render; every piece goes to the player at once, the finished clip at the end."""
+        yield {
+            **self.answer.no_clip("Getting ready"),
+            self.ask.speak: gr.update(interactive=False),
+            self.ask.halt: gr.update(visible=True),
+        }
+        try:
+            owner, asked = self.context.owner(request), Asked(*values)
+            make = self._several if asked.source == "several" else self._one
+            yield from make(owner, asked)
         except TalkerError as error:
             # Beside the picture, where it stays, rather than in a box that fades.
-            yield [
-                gr.skip(),
-                None,
-                html.message("error", str(error)),
-                gr.update(visible=False),
-                *rest,
-                *_ready(),
-            ]
+            yield {self.answer.status: html.message("error", str(error)), **self._ready()}
 
-    def on_clip(self, request: gr.Request, event: gr.EventData) -> list[Any]:
-        """An earlier clip was chosen."""
-        with spoken_errors():
-            owner = self.context.owner(request)
-            clip = self.studio.clip(str(event.id), owner)
-            return [*self._finished(clip), *self._clips(owner, clip.id)]
+    def _one(self, owner: str, asked: Asked) -> Iterator[Updates]:
+        for made in self.render(asked.avatar, owner, **asked.said(), **asked.options()):
+            if isinstance(made, TalkDone):
+                yield {
+                    **self.answer.finished(made.clip),
+                    **self.answer.clips(owner, made.clip.id),
+                    **self._ready(),
+                }
+            elif isinstance(made, TalkChunk):
+                yield {self.answer.live: made, self.answer.status: stage.under_way(made)}
+            else:
+                yield {self.answer.status: stage.under_way(made)}
 
-    def on_remove(self, chosen: str, request: gr.Request) -> list[Any]:
-        """Delete the shown clip."""
-        with spoken_errors():
-            owner = self.context.owner(request)
-            self.studio.delete_clip(chosen, owner)
-            return [None, _status("Deleted."), gr.update(visible=False), None, None, "", *self._clips(owner)]
+    def _several(self, owner: str, asked: Asked) -> Iterator[Updates]:
+        options = {**asked.options(), "batch_id": secrets.token_hex(8)}
+        parts = batch.parts_of(asked.texts, [Path(path) for path in asked.sounds or []])
 
-    def _voices(self) -> Any:
-        voices = [
-            (v.name.replace(" (basic voice)", ""), v.id, v.language.lower()) for v in self.studio.voices()
-        ]
-        liked = min(
-            voices, key=lambda v: (v[2] not in ENGLISH, not v[2].startswith("en")), default=("", None, "")
-        )
-        return gr.update(choices=[v[:2] for v in voices], value=liked[1])
+        def say(part: batch.Part) -> Iterator[Made]:
+            what = {"text": part.text, "audio": part.audio, "title": part.title}
+            return self.render(asked.avatar, owner, **what, **options)
 
-    def _waiting(self, chosen: str, owner: str) -> str:
-        uri = thumbnail(self.studio.avatar(chosen, owner).poster, 640)
-        return f'<div class="tk-idle-box"><img src="{uri}" alt="The avatar, waiting"></div>' if uri else ""
+        for step in batch.run(parts, say):
+            if isinstance(step, batch.BatchDone):
+                failures = [(part.title, why) for part, why in step.failures]
+                shown = self.answer.finished(step.clips[-1]) if step.clips else {}
+                yield {**shown, self.answer.status: stage.summary(step.clips, failures), **self._ready()}
+            elif isinstance(step.made, TalkDone):
+                yield self.answer.clips(owner, step.made.clip.id)
+            else:
+                count = f"{step.number} of {step.total}"
+                words = stage.under_way(step.made, count, part=step.number - 1, of=step.total)
+                yield {self.answer.status: words}
 
-    def _clips(self, owner: str, chosen: str = "") -> list[Any]:
-        clips = self.studio.clips(owner)
-        head = gr.update(value=html.section("", "Your clips"), visible=bool(clips))
-        return [head, clip_tiles(clips, chosen) if clips else ""]
+    def on_halt(self, request: gr.Request) -> Updates:
+        """The rendering was stopped; what was finished before stays."""
+        return {
+            self.answer.status: stage.status("Stopped."),
+            **self._ready(),
+            **self.answer.clips(self.context.owner(request)),
+        }
 
-    @staticmethod
-    def _finished(clip: Clip) -> list[Any]:
-        """Player, status, buttons and id for a finished clip."""
-        film = gr.Video(value=expose(clip.video), subtitles=expose(clip.vtt) if clip.vtt else None)
-        captions = gr.update(value=expose(clip.srt) if clip.srt else None, visible=clip.srt is not None)
-        words = f"{html.duration(clip.seconds)}. Labelled and signed as AI-generated."
-        return [film, _status(words), gr.update(visible=True), expose(clip.video), captions, clip.id]
+    def on_failure(self) -> list[Any]:
+        """A bug; the log knows more."""
+        return [html.message("error", "Something went wrong. Try again."), *self._ready().values()]
 
-
-def _ready() -> list[Any]:
-    return [gr.update(interactive=True), gr.update(visible=False)]
-
-
-def _status(text: str) -> str:
-    return f'<div class="tk-status" role="status">{html.esc(text)}</div>'
-
-
-def _progress(chunk: TalkChunk) -> str:
-    percent = min(100, round(100 * chunk.done_s / max(chunk.total_s, 0.04)))
-    return (
-        '<div class="tk-progress"><div class="tk-bar-label"><b>Rendering</b>'
-        f"<span>{chunk.done_s:.0f} of {chunk.total_s:.0f} s</span></div>{html.bar(percent)}</div>"
-    )
+    def _ready(self) -> Updates:
+        return {self.ask.speak: gr.update(interactive=True), self.ask.halt: gr.update(visible=False)}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Mp4Writer:
         metadata: Text fields of the file, for example ``{"title": ..., "comment": ...}``.
     """
 
+    _channels, _pixels, _sample_format = 3, "yuv420p", "fltp"
+
     def __init__(
         self,
         path: Path,
@@ -69,28 +71,36 @@ class Mp4Writer:
         self._video = self._video_stream(fps, crf)
         self._audio: AudioStream | None = None
         if sample_rate is not None:
-            self._audio = self._container.add_stream("aac", rate=OUT_RATE, layout="mono")
-            self._audio.bit_rate = 128_000
-            self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=OUT_RATE)
+            self._audio = self._audio_stream()
+            self._resampler = av.AudioResampler(format=self._sample_format, layout="mono", rate=OUT_RATE)
+
+    def _audio_stream(self) -> AudioStream:
+        stream: AudioStream = self._container.add_stream("aac", rate=OUT_RATE, layout="mono")
+        stream.bit_rate = 128_000
+        return stream
 
     def _video_stream(self, fps: int, crf: int) -> VideoStream:
+        stream = self._stream("libx264", fps)
+        stream.codec_context.gop_size = GOP_S * fps
+        stream.options = {"crf": str(crf), "preset": "veryfast", "profile": "high"}
+        return stream
+
+    def _stream(self, codec_name: str, fps: int) -> VideoStream:
         height, width = self._size
-        stream: VideoStream = self._container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream = cast("VideoStream", self._container.add_stream(codec_name, rate=fps))
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, self._pixels
         codec = stream.codec_context
-        codec.gop_size = GOP_S * fps
         codec.time_base = Fraction(1, fps)
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED_RANGE
-        stream.options = {"crf": str(crf), "preset": "veryfast", "profile": "high"}
         return stream
 
     def write(self, rgb: np.ndarray) -> None:
         """Add one frame, [H, W, 3] uint8."""
-        assert rgb.shape == (*self._size, 3) and rgb.dtype == np.uint8, (
+        assert rgb.shape == (*self._size, self._channels) and rgb.dtype == np.uint8, (
             f"{rgb.shape} {rgb.dtype} for {self._size}"
         )
-        frame = _to_yuv(rgb)
+        frame = to_yuv(rgb, self._pixels)
         frame.pts, frame.time_base = self._frames, self._video.codec_context.time_base
         self._frames += 1
         self._mux(self._video, frame)
@@ -203,16 +213,19 @@ def _chain(first: np.ndarray, rest: Iterable[np.ndarray]) -> Iterable[np.ndarray
     yield from rest
 
 
-def _to_yuv(rgb: np.ndarray) -> VideoFrame:
+def to_yuv(rgb: np.ndarray, pixels: str = "yuv420p") -> VideoFrame:
+    """A picture [H, W, 3 or 4] uint8 in the encoder's pixel format, BT.709."""
     from av import VideoFrame
     from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
     height, width = rgb.shape[:2]
     if height % 2 or width % 2:
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    frame = VideoFrame.from_ndarray(
+        np.ascontiguousarray(rgb), format="rgb24" if rgb.shape[2] == 3 else "rgba"
+    )
     return frame.reformat(
-        format="yuv420p",
+        format=pixels,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,

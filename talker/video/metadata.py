@@ -1,4 +1,4 @@
-"""Text tags of a finished MP4: read them, or rewrite the container with new ones without touching the streams."""
+"""Text tags of a finished MP4 or MOV: read them, or rewrite the container with new ones around the same streams."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def container_of(path: Path) -> str:
+    """The container a file's name stands for: ``mov`` or ``mp4``."""
+    return "mov" if path.suffix.lower() == ".mov" else "mp4"
+
+
 def read_tags(path: Path) -> dict[str, str]:
     """Container tags such as ``title`` and ``comment``.
 
     Raises:
-        OSError, ValueError: ``path`` is no MP4 (the errors of PyAV are subclasses of these).
+        OSError, ValueError: ``path`` is no MP4 or MOV (the errors of PyAV are subclasses of these).
     """
     import av
 
-    with av.open(str(path), format="mp4") as container:
+    with av.open(str(path), format="mp4") as container:  # one demuxer reads both
         return dict(container.metadata)
 
 
 def rewrite_tags(path: Path, out: Path, tags: Mapping[str, str]) -> None:
-    """Copy the MP4 ``path`` to ``out`` with ``tags`` added to (or replacing) its own; packets stay as they are.
+    """Copy ``path`` to ``out`` with ``tags`` added to (or replacing) its own; packets stay as they are.
 
     Raises:
         OSError, ValueError: As :func:`read_tags`, or ``out`` cannot be written.
@@ -28,7 +33,7 @@ def rewrite_tags(path: Path, out: Path, tags: Mapping[str, str]) -> None:
 
     with (
         av.open(str(path), format="mp4") as source,
-        av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target,
+        av.open(str(out), "w", format=container_of(out), options={"movflags": "+faststart"}) as target,
     ):
         target.metadata.update({**source.metadata, **tags})
         streams = {

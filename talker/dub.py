@@ -1,4 +1,4 @@
-"""``drive --over CLIP``: the avatar's face spoken into a given clip (protocol C).
+"""Dubbing: the avatar's face spoken into a given clip (protocol C).
 
 The clip is prepared like one to learn from, its head motion is followed in its own camera, and only the face is
 replaced: everything outside the oval stays the true picture.
@@ -6,7 +6,8 @@ replaced: everything outside the oval stays the true picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,13 +15,14 @@ import cv2
 import numpy as np
 import torch
 
-from talker.cli.show import show
 from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.mesh import FACE_OVAL
 from talker.drive import DriveConfig, follow, speech_signals
+from talker.events import Event
 from talker.frame import render_frame
 from talker.model.avatar import Avatar
+from talker.model.fusion import Prepared
 from talker.render.compose import to_uint8
 from talker.types import Driving, Speech
 
@@ -31,8 +33,20 @@ FEATHER = 0.035
 """Standard deviation of the soft edge, in heights of the face."""
 
 
+Report = Callable[[Iterator[Event]], object]
+
+
+def _in_silence(events: Iterator[Event]) -> None:
+    deque(events, maxlen=0)
+
+
 def dub(
-    avatar: Avatar, speech: Speech, clip: Path, config: DriveConfig | None = None
+    avatar: Avatar,
+    speech: Speech,
+    clip: Path,
+    config: DriveConfig | None = None,
+    *,
+    report: Report = _in_silence,
 ) -> Iterator[np.ndarray]:
     """Frames [S, S, 3] uint8 of ``clip``, cropped to head and shoulders, whose face speaks ``speech``.
 
@@ -43,7 +57,8 @@ def dub(
         avatar: The avatar; of the person in the clip, or the picture is of two people.
         speech: The sound; its length decides the number of frames.
         clip: The video.
-        config: ``size`` and ``intensity`` are used; head motion and blinks are those of the clip.
+        config: ``size`` and ``intensity`` are used; head motion, blinks and background are those of the clip.
+        report: Takes the events of the preparation, all of them.
 
     Raises:
         VideoError: The clip cannot be read.
@@ -52,7 +67,7 @@ def dub(
     config = config or DriveConfig()
     work = TemporaryDirectory(prefix="talker-dub-")
     folder = Path(work.name) / "clip.data"
-    show(prepare(clip, folder, PrepareConfig(size=config.size or avatar.camera.width)))
+    report(prepare(clip, folder, PrepareConfig(size=config.size or avatar.camera.width)))
     return _pasted(avatar, speech, TalkingHeadDataset(folder), config, work)
 
 
@@ -75,22 +90,33 @@ def over(
     motion = follow(dataset.track, len(signals))
     with torch.inference_mode():
         prepared = avatar.prepare()
-        for index, signal in enumerate(signals):
-            at = min(index, dataset.n_frames - 1)
-            true = np.array(dataset.frames[at])
-            if not dataset.valid[at]:
-                yield true
-                continue
-            plate = torch.from_numpy(true.astype(np.float32) / 255)
-            driving = Driving(
-                signal,
-                torch.from_numpy(motion.expression[index]),
-                torch.from_numpy(motion.T_cam_head[index]),
-                torch.from_numpy(motion.T_cam_torso[index]),
-            )
-            frame = render_frame(avatar, driving, camera=dataset.camera, plate=plate, prepared=prepared)
-            share = torch.from_numpy(face_mask(np.asarray(dataset.landmarks[at]), dataset.size))[..., None]
-            yield to_uint8(share * frame.rgb + (1 - share) * plate).numpy()
+    for index, signal in enumerate(signals):
+        driving = Driving(
+            signal,
+            torch.from_numpy(motion.expression[index]),
+            torch.from_numpy(motion.T_cam_head[index]),
+            torch.from_numpy(motion.T_cam_torso[index]),
+        )
+        # For each frame anew: a caller that takes frames must not compute under it between two of them.
+        with torch.inference_mode():
+            frame = _spoken(avatar, driving, dataset, min(index, dataset.n_frames - 1), prepared)
+        yield frame
+
+
+def _spoken(
+    avatar: Avatar, driving: Driving, dataset: TalkingHeadDataset, at: int, prepared: dict[str, Prepared]
+) -> np.ndarray:
+    """Frame ``at`` of the clip with the avatar's face."""
+    true = np.array(dataset.frames[at])
+    if not dataset.valid[at]:
+        return true
+    plate = torch.from_numpy(true.astype(np.float32) / 255).to(avatar.device)
+    frame = render_frame(
+        avatar, driving.to(avatar.device), camera=dataset.camera, plate=plate, prepared=prepared
+    )
+    share = torch.from_numpy(face_mask(np.asarray(dataset.landmarks[at]), dataset.size))[..., None]
+    share = share.to(avatar.device)
+    return to_uint8(share * frame.rgb + (1 - share) * plate).cpu().numpy()
 
 
 def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from core_support import N_FRAMES, SIZE, mesh_points, project_mesh, stir, tiny_avatar, write_dataset
 
-from talker.cli.dub import face_mask, over
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.mesh import CHIN, FACE_OVAL, FOREHEAD
 from talker.drive import DriveConfig
+from talker.dub import face_mask, over
 from talker.frame import render_frame
 from talker.model.avatar import Avatar
 from talker.render.compose import to_uint8
