@@ -12,7 +12,6 @@ from talker.train.densify import DensityConfig
 from talker.train.schedule import LossWeights, Stage
 from talker.types import FPS
 
-
 ALIGN_S = 0.03
 """Aligning one frame at 256 px, two cores."""
 
