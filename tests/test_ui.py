@@ -117,7 +117,7 @@ def test_only_two_endpoints_are_documented(site: Site) -> None:
     assert set(info["named_endpoints"]) == {"/talk", "/check"}
     assert info["unnamed_endpoints"] == {}
     assert [p["parameter_name"] for p in info["named_endpoints"]["/talk"]["parameters"]] == [
-        "avatar", "text", "voice", "speed", "intensity", "head_motion", "background", "audio", "language",
+        "avatar", "text", "voice", "speed", "intensity", "head_motion", "background", "language", "audio",
     ]  # fmt: skip
 
 

@@ -25,9 +25,9 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
         intensity: float,
         head_motion: float,
         background: str,
-        audio: str | None,
         language: str,
-        request: gr.Request,
+        audio: str | None = None,
+        request: gr.Request | None = None,
     ) -> str:
         """Let an avatar say a sentence; returns a video with sound, labelled and signed as AI-generated.
 
@@ -40,10 +40,11 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
             head_motion: How much the head moves, 0 to 1.5; 1 is as in the clip, 0 holds still.
             background: "clip" for the one of the clip, a colour like "#00b140", or "transparent". The video is
                 an mp4, or a mov (ProRes 4444 with alpha) if transparent.
-            audio: A recording to speak instead of the text, up to 10 minutes; none by default.
             language: Of the text, such as "en" or "de", if no voice is given.
+            audio: A recording to speak instead of the text, up to 10 minutes; none by default.
             request: Filled in by the server.
         """
+        assert request is not None, "the server fills it in"
         with spoken_errors():
             owner = _caller(context, request)
             for made in render(
@@ -95,15 +96,15 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
         intensity = gr.Number(1.0, label="intensity")
         head_motion = gr.Number(1.0, label="head_motion")
         background = gr.Textbox("clip", label="background")
-        audio = gr.File(label="audio", type="filepath")
         language = gr.Textbox("en", label="language")
+        audio = gr.File(label="audio", type="filepath")
         video = finished_video(label="video")
         clip = gr.File(label="clip", type="filepath")
         report = gr.JSON(label="report")
         run_talk, run_check = gr.Button(), gr.Button()
     run_talk.click(
         talk,
-        [avatar, text, voice, speed, intensity, head_motion, background, audio, language],
+        [avatar, text, voice, speed, intensity, head_motion, background, language, audio],
         video,
         api_name="talk",
         concurrency_limit=MAX_WAITING,
