@@ -128,9 +128,9 @@ class Question:
                     placeholder="Type what the avatar should say",
                     elem_id="tk-text",
                 )
-            with gr.Tab("Sound file", id="file") as file:
+            with gr.Tab("File", id="file") as file:
                 self.sound = gr.Audio(label="Sound file", sources=["upload"], elem_id="tk-sound", **raw)
-            with gr.Tab("Microphone", id="mic") as mic:
+            with gr.Tab("Record", id="mic") as mic:
                 self.spoken = gr.Audio(label="Recording", sources=["microphone"], elem_id="tk-mic", **raw)
             with gr.Tab("Several", id="several") as several:
                 self.texts = gr.Textbox(
