@@ -39,6 +39,17 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class PreviewClip:
+    """A few moving pictures for a person to look at; they form a loop."""
+
+    stage: str
+    step: int
+    rgb: np.ndarray  # [T, H, W, 3] uint8
+    rate: int
+    """Pictures a second."""
+
+
+@dataclass(frozen=True)
 class Note:
     """A sentence for the user; ``level`` is ``info`` or ``warning``."""
 
@@ -115,4 +126,4 @@ class Finished:
     summary: dict[str, object] = field(default_factory=dict)
 
 
-Event = StageStarted | Progress | Preview | Note | CheckpointSaved | Evaluated | Finished
+Event = StageStarted | Progress | Preview | PreviewClip | Note | CheckpointSaved | Evaluated | Finished

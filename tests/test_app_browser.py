@@ -124,6 +124,7 @@ def create(page: Page, app: App, clip: Path) -> str:
     page.set_input_files("#tk-upload input[type=file]", clip)
     expect(page.locator("#tk-report .tk-strip img").first).to_be_visible(timeout=3 * MINUTE)
     expect(page.locator("#tk-report .tk-error")).to_have_count(0)
+    choose_a_part(page)
     page.fill("#tk-name textarea, #tk-name input", "Ada Test")
     page.click("#tk-go")
     expect(page.get_by_text("consent", exact=False).first).to_be_visible()
@@ -136,9 +137,26 @@ def create(page: Page, app: App, clip: Path) -> str:
     return page.url
 
 
+def choose_a_part(page: Page) -> None:
+    """The timeline describes itself; a shorter part changes what is said about time."""
+    expect(page.locator("#tk-report .tk-track")).to_have_attribute(
+        "aria-label", re.compile("Timeline of the clip, 10 s")
+    )
+    expect(page.locator("#tk-total")).to_contain_text("from 10 s of video")
+    expect(page.locator("#tk-total")).to_contain_text("GB of memory")
+    expect(page.locator("#tk-bounds")).to_be_hidden()
+    page.check("#tk-only-part input")
+    expect(page.locator("#tk-bounds")).to_be_visible()
+    page.fill("#tk-end input[type=number]", "9")
+    page.press("#tk-end input[type=number]", "Tab")
+    expect(page.locator("#tk-part-note")).to_contain_text("0:00 to 0:09, 9 s of 10 s.")
+    expect(page.locator("#tk-total")).to_contain_text("from 9 s of video")
+
+
 def watch(page: Page, app: App, address: str) -> None:
     """See progress and pictures, reload and restart on the way, wait for the end."""
     expect(page.locator("#tk-job-detail h2")).to_have_text("Ada Test")
+    expect(page.locator("#tk-job-detail .tk-meta")).to_contain_text("0:00 to 0:09")
     expect(page.locator("#tk-job-detail .tk-bar")).to_be_visible(timeout=2 * MINUTE)
     page.reload()
     expect(page.locator("#tk-job-detail h2")).to_have_text("Ada Test")
@@ -150,6 +168,13 @@ def watch(page: Page, app: App, address: str) -> None:
     page.goto(address)
     expect(page.locator("#tk-job-detail .tk-pill")).to_have_text("Done", timeout=8 * MINUTE)
     expect(page.locator("#tk-open-talk")).to_be_visible()
+    toast = page.locator(".tk-toast.tk-done")
+    expect(toast).to_contain_text("Ada Test is ready")
+    assert page.title() == "Ada Test is ready"
+    assert toast.locator("a").get_attribute("href") == "./talk?avatar=ada-test"
+    toast.locator("button").click()
+    expect(toast).to_have_count(0)
+    assert (app.home / "jobs" / address.rsplit("=", 1)[1] / "previews" / "clip.webp").is_file()
     assert not (app.home / "jobs" / address.rsplit("=", 1)[1] / "avatar").exists(), (
         "it moved into the gallery"
     )

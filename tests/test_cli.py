@@ -87,3 +87,28 @@ def test_first_interrupt_asks_and_second_stops(capsys: pytest.CaptureFixture) ->
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Ctrl-C again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7.5", 7.5), ("0:07.5", 7.5), ("1:07", 67.0), ("1:00:01", 3601.0)]
+)
+def test_moments_are_written_as_people_do(text: str, seconds: float) -> None:
+    for command in ("create clip.mp4", "prepare clip.mp4 --out data"):
+        chosen = build_parser().parse_args([*command.split(), "--start", text, "--end", text])
+        assert (chosen.start, chosen.end) == (seconds, seconds)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", ""])
+def test_other_moments_are_wrong_usage(text: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "clip.mp4", "--out", "data", f"--start={text}"])
+    assert caught.value.code == 2
+    assert "--start" in capsys.readouterr().err
+
+
+def test_an_empty_part_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"any")
+    command = ["create", str(tmp_path / "clip.mp4"), "--consent", "yes", "--out", str(tmp_path / "ada")]
+    assert main([*command, "--start", "9", "--end", "4"]) == 1
+    assert "from 9 s to 4 s" in capsys.readouterr().err
+    assert not (tmp_path / "ada.data").exists()

@@ -10,7 +10,8 @@ import pytest
 from dataset_support import film, noise, speaker, speaker_arrays
 from media_support import tone, write_clip
 
-from talker.dataset.check import CheckReport, check, timecode
+from talker.dataset.check import CheckReport, check
+from talker.dataset.moments import longest_part, names, spans, timecode
 from talker.errors import VideoError
 from talker.types import FPS, SAMPLE_RATE
 
@@ -194,4 +195,65 @@ def test_4k(tmp_path) -> None:
 
 
 def test_timecodes() -> None:
-    assert [timecode(t) for t in (0.0, 4.2, 61.24)] == ["0:00.0", "0:04.2", "1:01.2"]
+    assert [timecode(t) for t in (0.0, 4.2, 61.24, 59.97)] == ["0:00.0", "0:04.2", "1:01.2", "1:00.0"]
+
+
+def test_findings_come_with_pictures_of_their_moments(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    frames = frames.copy()
+    frames[30:60] = 90
+    report = check(film(tmp_path / "away.mp4", frames, sound))
+    missing = next(f for f in report.findings if f.code == "face.missing")
+    assert missing.spans == ((1.2, 2.0),)
+    assert "about 30 frames will be skipped" in missing.message
+    shown = {p.code: p for p in report.pictures}
+    assert set(shown) == {"", "face.missing", "picture.cuts"}
+    assert 1.2 <= shown["face.missing"].seconds <= 2.0
+    assert len(report.frames) == 4
+    # Nobody is in the picture, so only the kept square may be drawn over the grey.
+    green = (shown["face.missing"].rgb.astype(int) - (80, 220, 120)).__abs__().max(-1) < 12
+    assert not green.any()
+    assert ((report.frames[0].astype(int) - (80, 220, 120)).__abs__().max(-1) < 12).sum() > 100, (
+        "a face has a box"
+    )
+
+
+def test_a_clip_that_cannot_be_used_may_have_a_part_that_can(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    alone = np.pad(frames, ((0, 0), (0, 0), (128, 128), (0, 0)), constant_values=90)
+    half = frames[:, :, 64:192]
+    pair = np.pad(
+        np.concatenate([half, half[:, :, ::-1]], axis=2),
+        ((0, 0), (0, 0), (128, 128), (0, 0)),
+        constant_values=90,
+    )
+    both = np.concatenate([pair[:95], alone[:80]])
+    report = check(
+        film(tmp_path / "guest.mp4", both, np.concatenate([sound, sound])[: 175 * SAMPLE_RATE // FPS])
+    )
+    assert not report.ok and "face.two" in codes(report, "error")
+    assert report.part_ok and report.part is not None
+    assert report.part[0] == pytest.approx(3.8, abs=0.5) and report.part[1] == pytest.approx(7.0, abs=0.1)
+    assert "can be used" in report.summary().splitlines()[-1]
+    assert any(p.code == "face.two" and p.seconds < 3.8 for p in report.pictures)
+
+
+def test_the_longest_part() -> None:
+    index = np.arange(0, 250, 10)
+    no = np.zeros(25, bool)
+    assert longest_part(index, no, no, 10.0) == (0.0, 10.0)
+    short, long, guest = no.copy(), no.copy(), no.copy()
+    short[[5, 12, 13]] = True
+    assert longest_part(index, short, no, 10.0) == (0.0, 10.0), "a few missing frames are skipped"
+    long[8:11] = True
+    assert longest_part(index, long, no, 10.0) == (4.4, 10.0)
+    guest[20] = True
+    assert longest_part(index, long, guest, 10.0) == (4.4, 7.6)
+    assert longest_part(index, ~no, no, 10.0) is None
+
+
+def test_spans_join_neighbours_and_names_are_few() -> None:
+    index = np.arange(0, 250, 10)
+    assert spans(index, np.isin(index, [0, 10, 20, 50, 240])) == ((0.0, 0.8), (2.0, 2.0), (9.6, 9.6))
+    assert names(((0.0, 0.8), (2.0, 2.0))) == ("0:00.0-0:00.8", "0:02.0")
+    assert names(((1.0, 1.0),) * 9)[-1] == "..." and len(names(((1.0, 1.0),) * 9)) == 7

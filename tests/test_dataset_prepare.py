@@ -135,3 +135,25 @@ def test_hopeless_clips_are_refused_and_leave_no_dataset(tmp_path) -> None:
         assert not [p for p in out.iterdir() if p.is_file() and "part" in p.name]
         with pytest.raises(DatasetError):
             TalkingHeadDataset(out)
+
+
+def test_a_part_of_the_clip_is_prepared_and_known_as_such(tmp_path) -> None:
+    def first_steps(**part: float | None) -> list[str]:
+        running = prepare(speaker()[0], tmp_path / "data", PrepareConfig(size=SIZE, **part))  # type: ignore[arg-type]
+        begun = []
+        for event in running:
+            begun += stages([event])
+            if begun[-1:] == ["landmarks"]:
+                running.close()  # type: ignore[attr-defined]
+        return begun
+
+    assert first_steps(start_s=1.0, end_s=3.4) == ["decode", "frames", "landmarks"]
+    header = schema.read_header(tmp_path / "data")
+    assert header["n_frames"] == 60
+    assert (header["source"]["start_s"], header["source"]["end_s"]) == (1.0, 3.4)
+    frames = np.load(tmp_path / "data" / schema.FRAMES)
+    # The square is planned from the part alone, so the pictures are like, not the same.
+    assert frames.shape == (60, SIZE, SIZE, 3)
+    assert first_steps(start_s=1.0, end_s=3.4) == ["landmarks"]
+    assert first_steps(start_s=1.0) == ["decode", "frames", "landmarks"], "another part is another clip"
+    assert schema.read_header(tmp_path / "data")["n_frames"] == 75

@@ -163,3 +163,42 @@ def test_configuration_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("TALKER_SIZES")
     monkeypatch.setenv("TALKER_MAX_MINUTES", "")
     assert StudioConfig.from_environment() == StudioConfig()
+
+
+def test_a_part_of_the_clip_reaches_the_trainer(studio: Studio, tmp_path: Path) -> None:
+    from talker.jobs.child import make_config
+    from talker.train.create import CreateConfig
+
+    job_id = submit(studio, tmp_path, part=(3.0, 27.5))
+    request = queue_of(studio).store.accepted(job_id).request  # read back from disk
+    assert (request.start_s, request.end_s) == (3.0, 27.5)
+    config = make_config(CreateConfig, request)
+    assert (config.start_s, config.end_s) == (3.0, 27.5)
+    assert (studio.job(job_id, A).start_s, studio.job(job_id, A).end_s) == (3.0, 27.5)
+    whole = queue_of(studio).store.accepted(submit(studio, tmp_path)).request
+    assert (whole.start_s, whole.end_s) == (0.0, None)
+
+
+def test_an_impossible_part_starts_nothing(studio: Studio, tmp_path: Path) -> None:
+    for part in ((5.0, 6.0), (9.0, 2.0), (-1.0, 20.0)):
+        with pytest.raises(TalkerError) as caught:
+            submit(studio, tmp_path, part=part)
+        assert caught.value.code == "video.part"
+    assert studio.jobs(A) == []
+
+
+def test_requests_of_an_older_version_are_still_read(studio: Studio, tmp_path: Path) -> None:
+    import json
+
+    from talker.jobs.job import Job
+
+    job_id = submit(studio, tmp_path)
+    path = studio.home / "jobs" / job_id / "request.json"
+    value = json.loads(path.read_text())
+    for name in ("start_s", "end_s"):
+        del value["request"][name]
+    path.write_text(json.dumps(value))
+    job = studio.job(job_id, A)
+    assert (job.start_s, job.end_s) == (0.0, None)
+    plain = {k: v for k, v in job.to_dict().items() if k not in ("start_s", "end_s")}
+    assert Job.from_dict(plain) == job

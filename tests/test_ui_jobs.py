@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talker.events import Preview, Progress, StageStarted
+from talker.events import Preview, PreviewClip, Progress, StageStarted
 from talker.jobs.job import Job, JobRequest, JobState
-from talker.jobs.recorder import Recorder, RecorderConfig
+from talker.jobs.recorder import PREVIEW_CLIP, Recorder, RecorderConfig
 from talker.jobs.store import JobStore
 from talker.provenance import new_consent
-from talker.ui.job_html import curves, detail, job_list, log_text, previews, stage_name
+from talker.ui import notices
+from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, previews, stage_name
 
 NAME = "<b>Ada</b> ${1}"
 
@@ -152,3 +153,121 @@ def test_what_the_worker_records_is_what_is_shown(store: JobStore, tmp_path: Pat
     assert "27.5 dB" in text(previews(store.previews(job.id), job))
     assert "data:image/jpeg" in previews(store.previews(job.id), job)
     assert [len(table) for table in curves(events)] == [1, 1]
+
+
+def test_the_part_of_the_clip_is_said(store: JobStore, tmp_path: Path) -> None:
+    job = new_job(store, tmp_path)
+    assert "from a film.mp4 ·" in text(detail(job, []))
+    part = dataclasses.replace(job, start_s=3.0, end_s=67.2)
+    assert "from a film.mp4, 0:03 to 1:07 ·" in text(detail(part, []))
+    assert "0:03 to the end" in text(detail(dataclasses.replace(part, end_s=None), []))
+
+
+def test_the_moving_preview_is_kept_and_shown(store: JobStore, tmp_path: Path) -> None:
+    from PIL import Image
+
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    recorder = Recorder(store.folder(job.id), lambda: None)
+    frames = np.zeros((6, 48, 64, 3), np.uint8)
+    frames[np.arange(6), :, np.arange(6) * 10] = 255
+    recorder.record(PreviewClip("static", 600, frames, 12))
+    path = store.folder(job.id) / "previews" / PREVIEW_CLIP
+    with Image.open(path) as film:
+        assert (film.format, film.size, film.n_frames) == ("WEBP", (64, 48), 7)  # type: ignore[attr-defined]
+        assert film.info["loop"] == recorder.config.preview_loops > 0
+        film.seek(2)
+        assert np.asarray(film.convert("L"))[24].argmax() == 20
+    assert store.previews(job.id) == [], "it is none of the still pictures"
+    assert not list(path.parent.glob(".*"))
+    assert 'src="data:image/webp;base64,' in clip_html(path)
+    path.unlink()
+    assert clip_html(path) == clip_html(None) == ""
+    assert any(e["type"] == "clip" for e in store.events(job.id)[0])
+
+
+def test_only_jobs_that_ended_meanwhile_are_news(store: JobStore, tmp_path: Path) -> None:
+    import json
+
+    jobs = [
+        new_job(store, tmp_path, JobState.RUNNING, JobState.DONE),
+        new_job(store, tmp_path, JobState.RUNNING, JobState.FAILED),
+        new_job(store, tmp_path, JobState.CANCELLED),
+        new_job(store, tmp_path, JobState.RUNNING),
+    ]
+    before = {job.id: "running" for job in jobs}
+    assert notices.ended(jobs, before) == jobs[:2]
+    assert notices.ended(jobs, {}) == [], "a page just opened brings no old news"
+    assert notices.ended(jobs, notices.states(jobs)) == []
+    assert notices.news([], {}) == ""
+    told = json.loads(notices.news(jobs[:2], {jobs[0].id: "ada"}))
+    assert [n["level"] for n in told] == ["done", "failed"]
+    assert told[0]["title"].endswith("is ready") and told[0]["href"] == "./talk?avatar=ada"
+    assert told[1]["href"] == f"./jobs?job={jobs[1].id}" and told[1]["text"]
+    assert json.loads(notices.news(jobs[:1], {}))[0]["href"] == f"./jobs?job={jobs[0].id}"
+    assert "innerHTML" not in notices.TELL, "names are text"
+
+
+class Page:
+    """The values a browser would have, kept over the updates of the real page."""
+
+    def __init__(self, home: Path) -> None:
+        import gradio as gr
+
+        from talker.studio import Studio
+        from talker.ui.context import Context
+        from talker.ui.jobs import JobsPage
+
+        self.studio = Studio(home)
+        with gr.Blocks() as demo:
+            self.page = JobsPage(Context(self.studio), demo)
+        self.seen: dict = {}
+
+    def look(self, job_id: str = "") -> dict:
+        """One tick; what it changed, by component."""
+        updates = self.page.on_tick(job_id, self.seen, None)  # type: ignore[arg-type]
+        changed = dict(zip(self.page.outputs, updates, strict=True))
+        self.seen = changed[self.page.seen]
+        return {
+            c: v
+            for c, v in changed.items()
+            if not (isinstance(v, dict) and v.get("__type__") == "update" and len(v) == 1)
+        }
+
+
+def test_a_page_hears_of_the_end_once(tmp_path: Path) -> None:
+    import json
+
+    page = Page(tmp_path / "home")
+    store = JobStore(tmp_path / "home")
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    first = page.look()
+    assert page.page.news not in first
+    assert first[page.page.buttons["stop"]]["visible"] is True
+    store.update(job.id, lambda old: dataclasses.replace(old, state=JobState.FAILED))
+    second = page.look(job.id)
+    assert json.loads(second[page.page.news])[0]["level"] == "failed"
+    assert second[page.page.buttons["resume"]] == {
+        "__type__": "update",
+        "visible": True,
+        "value": "Try again",
+    }
+    assert second[page.page.buttons["stop"]]["visible"] is False
+    third = page.look(job.id)
+    assert page.page.news not in third and page.page.buttons["resume"] not in third
+    other = Page(tmp_path / "home").look()
+    assert other, "another device sees the same job"
+    assert job.id in str(other.values())
+
+
+def test_the_moving_preview_is_sent_once(tmp_path: Path) -> None:
+    page = Page(tmp_path / "home")
+    store = JobStore(tmp_path / "home")
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    assert not page.look().get(page.page.clip)
+    Recorder(store.folder(job.id), lambda: None).record(
+        PreviewClip("static", 9, np.zeros((2, 8, 8, 3), np.uint8), 12)
+    )
+    assert "data:image/webp" in page.look(job.id)[page.page.clip]
+    assert page.page.clip not in page.look(job.id)
+    store.update(job.id, lambda old: dataclasses.replace(old, state=JobState.DONE))
+    assert page.look(job.id)[page.page.clip] == "", "the avatar itself is there now"

@@ -27,10 +27,17 @@ MAX_BAD_SHARE = 0.02
 
 
 class SoundCollector:
-    """Gathers the decoded frames of one stream as mono float32 at ``rate``."""
+    """Gathers the decoded frames of one stream as mono float32 at ``rate``.
 
-    def __init__(self, rate: int, max_seconds: float) -> None:
+    Args:
+        rate: Samples a second.
+        max_seconds: Longest sound.
+        cut: What is longer is dropped instead of refused: only a part of the clip is wanted.
+    """
+
+    def __init__(self, rate: int, max_seconds: float, *, cut: bool = False) -> None:
         self._rate = rate
+        self._cut = cut
         self._max_samples = round((max_seconds + 1) * rate)
         self._parts: list[np.ndarray] = []
         self._n = 0
@@ -39,6 +46,11 @@ class SoundCollector:
         self._next_s = 0.0
         self.start_s: float | None = None
         """Time stamp of the first sample."""
+
+    @property
+    def end_s(self) -> float:
+        """Time stamp up to which the sound is here."""
+        return self._next_s
 
     def add(self, frame: AudioFrame) -> None:
         """Append one decoded frame."""
@@ -70,6 +82,8 @@ class SoundCollector:
             self._append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
 
     def _append(self, samples: np.ndarray) -> None:
+        if self._cut:
+            samples = samples[: max(0, self._max_samples - self._n)]
         self._parts.append(samples)
         self._n += len(samples)
         if self._n > self._max_samples:

@@ -53,6 +53,8 @@ def create(a: Namespace) -> None:
         seed=a.seed,
         name=out.name,
         steps_scale=a.steps_scale,
+        start_s=a.start,
+        end_s=a.end,
         init_from=source_avatar(a.init_from, keep=a.resume),
     )
     consent = _consent(a.consent)
@@ -66,7 +68,7 @@ def prepare(a: Namespace) -> None:
     from talker.dataset.prepare import PrepareConfig
     from talker.dataset.prepare import prepare as run
 
-    show(run(a.clip, a.out, PrepareConfig(size=a.size)))
+    show(run(a.clip, a.out, PrepareConfig(size=a.size, start_s=a.start, end_s=a.end)))
     say(f"{a.out}: prepared")
 
 

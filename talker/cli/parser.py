@@ -46,12 +46,14 @@ def _making(sub: argparse._SubParsersAction) -> None:
     p.add_argument("--consent", default="", help="who agrees to this avatar, in words (asked for if absent)")
     p.add_argument("--max-minutes", type=float, help="limit of the training time")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    _part(p)
     _training_options(p)
 
     p = _add(sub, "prepare", commands.prepare, "The first half of create: clip to dataset folder.")
     p.add_argument("clip", type=Path)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--size", type=int, default=256, choices=(128, 256, 512))
+    _part(p)
 
     p = _add(sub, "train", commands.train, "The second half of create: dataset folder to avatar.")
     p.add_argument("data", type=Path)
@@ -60,6 +62,23 @@ def _making(sub: argparse._SubParsersAction) -> None:
     p.add_argument("--max-minutes", type=float)
     p.add_argument("--resume", action="store_true")
     _training_options(p, size=False)
+
+
+def _part(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--start", type=moment, default=0.0, metavar="TIME", help="use the clip from here on: 7.5 or 0:07.5"
+    )
+    p.add_argument("--end", type=moment, metavar="TIME", help="use the clip up to here: 67 or 1:07")
+
+
+def moment(text: str) -> float:
+    """Seconds of ``7.5``, ``1:07.5`` or ``1:00:07``."""
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
 
 
 def _training_options(p: argparse.ArgumentParser, *, size: bool = True) -> None:

@@ -8,7 +8,17 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Preview, Progress, StageStarted
+from talker.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Finished,
+    Note,
+    Preview,
+    PreviewClip,
+    Progress,
+    StageStarted,
+)
 
 Result = TypeVar("Result")
 
@@ -35,7 +45,7 @@ def show(events: Iterable[Event]) -> Finished | None:
                     tqdm.write(table(f"Held-out frames, protocol {protocol}", metrics), file=sys.stderr)
                 case Finished():
                     finished = event
-                case Preview() | CheckpointSaved():
+                case Preview() | PreviewClip() | CheckpointSaved():
                     pass
     finally:
         if bar is not None:  # also before an error's message, or the bar is drawn over it

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from talker.audio.activity import speech_activity
+from talker.dataset.moments import Picture, Samples, Span, longest_part, names, spans, timecode
 from talker.dataset.steps import framing, landmarks, mesh
 from talker.dataset.steps.framing import Face
 from talker.errors import TrackingError
@@ -41,6 +42,9 @@ BLURRED, DARK, BRIGHT = 12.0, 45.0, 225.0
 STILL_MOUTH = 0.012
 """Deviation of the inner-lip gap over the eye distance, below which nobody speaks."""
 
+LOCAL = {"face.missing", "face.two"}
+"""Findings that leaving out a part of the clip can cure."""
+
 QUIET = 2e-3
 """Root mean square of a sound track that is as good as silent."""
 
@@ -58,6 +62,15 @@ class Finding:
     message: str
     todo: str = ""
     timecodes: tuple[str, ...] = ()
+    """When, for a person; the first few."""
+    spans: tuple[Span, ...] = ()
+    """When, in seconds; all of them."""
+
+    @classmethod
+    def at(cls, code: str, severity: str, message: str, todo: str, spans: Iterable[Span]) -> Finding:
+        """An observation at some times."""
+        when = tuple(spans)
+        return cls(code, severity, message, todo, names(when), when)
 
 
 @dataclass(frozen=True)
@@ -67,14 +80,27 @@ class CheckReport:
     name: str
     duration_s: float
     findings: tuple[Finding, ...]
-    frames: tuple[np.ndarray, ...] = field(repr=False)
-    """Example frames [H, W, 3] uint8 with the face and the kept square drawn in."""
+    pictures: tuple[Picture, ...] = field(repr=False)
+    """Examples of the clip, and frames the findings are about."""
     facts: dict[str, Any] = field(default_factory=dict)
+    part: Span | None = None
+    """The longest good part, seconds; the whole clip if nothing is wrong."""
 
     @property
     def ok(self) -> bool:
         """Nothing forbids making an avatar of it."""
         return all(f.severity != "error" for f in self.findings)
+
+    @property
+    def part_ok(self) -> bool:
+        """An avatar can be made of ``part``: whatever forbids using the clip as a whole is not in it."""
+        errors = {f.code for f in self.findings if f.severity == "error"}
+        return self.part is not None and errors <= LOCAL and self.part[1] - self.part[0] >= SECONDS[0]
+
+    @property
+    def frames(self) -> tuple[np.ndarray, ...]:
+        """The examples of the clip [H, W, 3] uint8 with the face and the kept square drawn in."""
+        return tuple(picture.rgb for picture in self.pictures if not picture.code)
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -83,6 +109,10 @@ class CheckReport:
         for f in self.findings:
             when = f" (at {', '.join(f.timecodes)})" if f.timecodes else ""
             lines.append(f"- {f.severity}: {f.message}{when} {f.todo}".rstrip())
+        if self.part_ok and not self.ok and self.part is not None:
+            lines.append(
+                f"- But the part from {timecode(self.part[0])} to {timecode(self.part[1])} can be used."
+            )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,6 +123,8 @@ class CheckReport:
             "duration_s": self.duration_s,
             "findings": [asdict(f) for f in self.findings],
             "facts": self.facts,
+            "part": self.part,
+            "part_ok": self.part_ok,
         }
 
 
@@ -128,41 +160,24 @@ def examine(decoded: DecodedClip, name: str) -> CheckReport:
         speaker = framing.main_speaker(found)
     except TrackingError as error:
         findings.append(Finding("face.none", "error", error.found, error.todo))
-        return CheckReport(
-            name, seconds, tuple(findings), _examples(frames, index, [None] * len(index), None), facts
-        )
+        seen = Samples(frames, index, found, [None] * len(index), None)
+        return CheckReport(name, seconds, tuple(findings), seen.examples(), facts)
     crop = framing.plan_crop(speaker, frames.shape[1], frames.shape[2])
-    share = sum(face is not None for face in speaker) / len(speaker)
-    facts["Face visible"] = f"{100 * share:.0f} %"
+    seen = Samples(frames, index, found, speaker, crop)
+    missing = np.array([face is None for face in speaker])
+    crowded = _crowded(seen)
+    facts["Face visible"] = f"{100 * (1 - missing.mean()):.0f} %"
     findings += [
-        *_presence(speaker, index, share),
-        *_crowd(found, speaker, index, crop),
+        *_presence(missing, index, len(frames)),
+        *_crowd(crowded, index),
         *_size(speaker, crop, zoom),
-        *_picture_quality(frames, index, speaker),
+        *_picture_quality(seen),
         *_cuts(frames),
         *_mouth(decoded, crop),
     ]
-    return CheckReport(name, seconds, tuple(findings), _examples(frames, index, speaker, crop), facts)
-
-
-def timecode(seconds: float) -> str:
-    """``0:04.2``."""
-    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
-
-
-def spans(index: np.ndarray, chosen: Iterable[bool], limit: int = 6) -> tuple[str, ...]:
-    """Time spans of the chosen samples: neighbours are joined, at most ``limit`` are named."""
-    step = index[1] - index[0] if len(index) > 1 else 1
-    runs: list[list[int]] = []
-    for i, frame in enumerate(index[list(chosen)]):
-        if i and frame - runs[-1][1] <= 1.5 * step:
-            runs[-1][1] = int(frame)
-        else:
-            runs.append([int(frame), int(frame)])
-    names = [
-        timecode(a / FPS) if a == b else f"{timecode(a / FPS)}-{timecode(b / FPS)}" for a, b in runs[:limit]
-    ]
-    return (*names, "...") if len(runs) > limit else tuple(names)
+    pictures = [*seen.examples(), *(p for f in findings if f.spans for p in seen.evidence(f.code, f.spans))]
+    part = longest_part(index, missing, crowded, seconds)
+    return CheckReport(name, seconds, tuple(findings), tuple(pictures), facts, part)
 
 
 def _length(seconds: float) -> list[Finding]:
@@ -184,25 +199,30 @@ def _sound(waveform: np.ndarray | None) -> list[Finding]:
     return []
 
 
-def _presence(speaker: list[Face | None], index: np.ndarray, share: float) -> list[Finding]:
-    if share >= FACE_SHARE[1]:
+def _presence(missing: np.ndarray, index: np.ndarray, n_frames: int) -> list[Finding]:
+    if not missing.any():
         return []
-    severity = "error" if share < FACE_SHARE[0] else "warning"
+    share = 1 - missing.mean()
+    when = spans(index, missing)
+    skipped = max(1, round(n_frames * missing.mean()))
+    if share >= FACE_SHARE[1]:
+        said = f"No face is seen for a moment; about {skipped} frame{'s' * (skipped > 1)} will be skipped."
+        return [Finding.at("face.missing", "info", said, "", when)]
     return [
-        Finding(
+        Finding.at(
             "face.missing",
-            severity,
-            f"A face is visible in only {100 * share:.0f} % of the clip; the rest is left out.",
-            "Cut the clip to the part in which the speaker looks towards the camera.",
-            spans(index, [face is None for face in speaker]),
+            "error" if share < FACE_SHARE[0] else "warning",
+            f"A face is visible in only {100 * share:.0f} % of the clip; about {skipped} frames will be skipped.",
+            "Use only the part in which the speaker looks towards the camera.",
+            when,
         )
     ]
 
 
-def _crowd(
-    found: list[list[Face]], speaker: list[Face | None], index: np.ndarray, crop: tuple[int, int, int]
-) -> list[Finding]:
-    x, y, side = crop
+def _crowded(seen: Samples) -> np.ndarray:
+    """Samples [N] with a second person inside the square that is kept."""
+    assert seen.crop is not None
+    x, y, side = seen.crop
     low, high = np.array([x, y]), np.array([x + side, y + side])
 
     def others(faces: list[Face], main: Face | None) -> bool:
@@ -214,16 +234,19 @@ def _crowd(
             for f in faces
         )
 
-    crowded = [others(faces, main) for faces, main in zip(found, speaker, strict=True)]
-    share = sum(crowded) / len(crowded)
+    return np.array([others(faces, main) for faces, main in zip(seen.found, seen.speaker, strict=True)])
+
+
+def _crowd(crowded: np.ndarray, index: np.ndarray) -> list[Finding]:
+    share = crowded.mean()
     if share < 0.03:
         return []
     return [
-        Finding(
+        Finding.at(
             "face.two",
             "error" if share > CROWD_SHARE else "warning",
             f"A second face is in the picture for {100 * share:.0f} % of the clip.",
-            "Crop or cut the clip so that only the speaker is visible.",
+            "Use only a part in which the speaker is alone, or crop the clip.",
             spans(index, crowded),
         )
     ]
@@ -238,10 +261,10 @@ def _size(speaker: list[Face | None], crop: tuple[int, int, int], zoom: float) -
     return [Finding("face.small", severity, message, "Film closer, or use the original resolution.")]
 
 
-def _picture_quality(frames: np.ndarray, index: np.ndarray, speaker: list[Face | None]) -> list[Finding]:
+def _picture_quality(seen: Samples) -> list[Finding]:
     sharp, light = [], []
-    for i, face in zip(index, speaker, strict=True):
-        patch = None if face is None else _patch(frames[i], face)
+    for i, face in zip(seen.index, seen.speaker, strict=True):
+        patch = None if face is None else _patch(seen.frames[i], face)
         sharp.append(
             np.nan if patch is None else cv2.Laplacian(cv2.GaussianBlur(patch, (0, 0), 1.0), cv2.CV_32F).var()
         )
@@ -250,12 +273,12 @@ def _picture_quality(frames: np.ndarray, index: np.ndarray, speaker: list[Face |
     blurred, usual = np.array(sharp) < BLURRED, float(np.nanmedian(light))
     if blurred.mean() > 0.3:
         findings.append(
-            Finding(
+            Finding.at(
                 "picture.blurred",
                 "warning",
                 f"The face is out of focus or blurred in {100 * blurred.mean():.0f} % of the clip.",
                 "Hold the camera still, focus on the face, and avoid strong compression.",
-                spans(index, blurred),
+                spans(seen.index, blurred),
             )
         )
     if usual < DARK or usual > BRIGHT:
@@ -282,15 +305,14 @@ def _cuts(frames: np.ndarray) -> list[Finding]:
     cuts = np.flatnonzero(np.diff(shots.segments())) + 1
     if not len(cuts):
         return []
-    times = tuple(timecode(t / FPS) for t in cuts[:6]) + (("...",) if len(cuts) > 6 else ())
     often = len(cuts) / (len(frames) / FPS) > 0.5
     return [
-        Finding(
+        Finding.at(
             "picture.cuts",
             "warning" if often else "info",
             f"The clip is cut {len(cuts)} time{'s' if len(cuts) > 1 else ''}.",
             "An uncut take moves more naturally." if often else "",
-            times,
+            [(t / FPS, t / FPS) for t in cuts],
         )
     ]
 
@@ -347,21 +369,3 @@ def _varying(signal: np.ndarray) -> np.ndarray:
     """Without what is slower than a second, unit deviation."""
     fast = signal - gaussian_filter1d(signal, FPS)
     return fast / max(float(fast.std()), 1e-9)
-
-
-def _examples(
-    frames: np.ndarray, index: np.ndarray, speaker: list[Face | None], crop: tuple[int, int, int] | None
-) -> tuple[np.ndarray, ...]:
-    """Four frames over the clip with the kept square and the face."""
-    drawn = []
-    for i in np.unique(np.linspace(0, len(index) - 1, 4).round().astype(int)):
-        picture = np.array(frames[index[i]])
-        if crop is not None:
-            x, y, side = crop
-            cv2.rectangle(picture, (x, y), (x + side - 1, y + side - 1), (255, 255, 255), 2)
-        face = speaker[i]
-        if face is not None:
-            (x0, y0), (x1, y1) = face.box[:2].astype(int), face.box[2:].astype(int)
-            cv2.rectangle(picture, (int(x0), int(y0)), (int(x1), int(y1)), (80, 220, 120), 2)
-        drawn.append(picture)
-    return tuple(drawn)

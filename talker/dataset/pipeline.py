@@ -42,7 +42,9 @@ class PrepareConfig:
 
     Attributes:
         size: Side of the stored frames in pixels.
-        max_seconds: Longest clip accepted.
+        max_seconds: Longest clip accepted, or part of one.
+        start_s: Where the part of the clip that is used begins, seconds.
+        end_s: Where it ends; None is the end of the clip.
         probe_every_s: How often faces are looked for to frame the person.
         pose: Noise levels of the bundle adjustment.
         align: Weights of the alignment of poses to the pictures.
@@ -51,6 +53,8 @@ class PrepareConfig:
 
     size: int = 512
     max_seconds: float = 300.0
+    start_s: float = 0.0
+    end_s: float | None = None
     probe_every_s: float = 0.4
     pose: pose.PoseConfig = field(default_factory=pose.PoseConfig)
     align: PoseAlignConfig = field(default_factory=PoseAlignConfig)
@@ -107,7 +111,8 @@ def run_decode(folder: Folder) -> Iterator[Event]:
     """Clip to raw frames and ``audio.wav``; meanwhile the later steps' tools are made ready."""
     info = probe(folder.clip, name=folder.name)
     longest = max(info.width, info.height)
-    per_pixel = 3 * max(1, info.n_frames_estimate) * info.width * info.height / longest**2
+    n_frames = min(max(1, info.n_frames_estimate), round(folder.config.max_seconds * FPS))
+    per_pixel = 3 * n_frames * info.width * info.height / longest**2
     limit = 960 if folder.config.size <= 256 else 1280
     max_side = int(min(limit, (RAW_BYTES / per_pixel) ** 0.5))
     warming = threading.Thread(target=_warm)
@@ -119,6 +124,8 @@ def run_decode(folder: Folder) -> Iterator[Event]:
             max_side=max_side,
             limits=DecodeLimits(max_seconds=folder.config.max_seconds),
             name=folder.name,
+            start_s=folder.config.start_s,
+            end_s=folder.config.end_s,
         )
     finally:
         warming.join()
@@ -143,9 +150,16 @@ def run_decode(folder: Folder) -> Iterator[Event]:
             "height": info.height,
             "fps": float(info.fps),
             "codec": info.video_codec,
+            **_part(folder.config),
         },
     )
     yield Progress("prepare/decode", len(decoded), len(decoded))
+
+
+def _part(config: PrepareConfig) -> dict[str, Any]:
+    """Which part of the clip is used; empty for all of it."""
+    whole = not config.start_s and config.end_s is None
+    return {} if whole else {"start_s": config.start_s, "end_s": config.end_s}
 
 
 def run_frames(folder: Folder) -> Iterator[Event]:
@@ -374,7 +388,12 @@ def _write(
 
 
 STEPS = (
-    Step("decode", run_decode, (schema.AUDIO,), lambda c: {"size": c.size, "max_seconds": c.max_seconds}),
+    Step(
+        "decode",
+        run_decode,
+        (schema.AUDIO,),
+        lambda c: {"size": c.size, "max_seconds": c.max_seconds, **_part(c)},
+    ),
     Step(
         "frames",
         run_frames,

@@ -240,6 +240,8 @@ def make_config(kind: type, request: JobRequest) -> Any:
         "size": request.size,
         "max_minutes": request.max_minutes,
         "seed": request.seed,
+        "start_s": request.start_s,
+        "end_s": request.end_s,
         "name": request.name,
         **options,
     }

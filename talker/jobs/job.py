@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,6 +53,10 @@ class JobRequest:
     size: int = 256
     max_minutes: float | None = None
     seed: int = 0
+    start_s: float = 0.0
+    """Where the part of the clip that is used begins, seconds."""
+    end_s: float | None = None
+    """Where it ends; None is the end of the clip."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further fields of the trainer's ``CreateConfig``."""
     launcher: str = "local"
@@ -204,6 +208,10 @@ class Job:
     updated: float
     started: float | None
     finished: float | None
+    start_s: float = 0.0
+    """Where the part of the clip that is used begins, seconds."""
+    end_s: float | None = None
+    """Where it ends; None is the end of the clip."""
 
     @property
     def active(self) -> bool:
@@ -226,8 +234,8 @@ class Job:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`."""
-        known = {f.name: value[f.name] for f in fields(cls)}
+        """Inverse of :meth:`to_dict`; what an older version did not say keeps its default."""
+        known = {f.name: value[f.name] for f in fields(cls) if f.name in value or f.default is MISSING}
         return cls(**{**known, "state": JobState(known["state"])})
 
 
@@ -263,6 +271,8 @@ def view(accepted: Accepted, status: Status, live: Live, *, position: int = 0) -
         updated=max(status.updated, live.updated),
         started=status.started,
         finished=status.finished,
+        start_s=request.start_s,
+        end_s=request.end_s,
     )
 
 

@@ -17,11 +17,15 @@ from talker.events import (
     Finished,
     Note,
     Preview,
+    PreviewClip,
     Progress,
     StageStarted,
 )
 from talker.jobs.files import append_event, to_json
 from talker.jobs.job import Live
+
+PREVIEW_CLIP = "clip.webp"
+"""The newest moving preview, in the folder of the previews."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class RecorderConfig:
     """Seconds added to ``log_s`` per second of the run: ten hours leave some thousand lines."""
     previews: int = 48
     """Pictures kept."""
+    preview_loops: int = 6
+    """Times a moving preview repeats: without a GPU the browser would take a core from the training for good."""
 
 
 class Recorder:
@@ -70,6 +76,8 @@ class Recorder:
                 self._progress(event)
             case Preview(stage, step, rgb):
                 self._preview(stage, step, rgb)
+            case PreviewClip():
+                self._preview_clip(event)
             case Note(message, level):
                 self._change(now=True, note=message)
                 self._log("note", message=message, level=level)
@@ -109,6 +117,26 @@ class Recorder:
             (folder / old).unlink(missing_ok=True)
         self._change(now=True, preview=name)
         self._log("preview", stage=stage, step=step, file=name)
+
+    def _preview_clip(self, clip: PreviewClip) -> None:
+        from PIL import Image
+
+        folder = self.folder / "previews"
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f".{PREVIEW_CLIP}.tmp"
+        first, *rest = (Image.fromarray(np.ascontiguousarray(rgb)) for rgb in clip.rgb)
+        first.save(
+            temporary,
+            format="WEBP",
+            save_all=True,
+            append_images=[*rest, first],  # it comes to rest where it began
+            duration=round(1000 / clip.rate),
+            loop=self.config.preview_loops,
+            quality=80,
+            method=2,
+        )
+        temporary.rename(folder / PREVIEW_CLIP)
+        self._log("clip", stage=clip.stage, step=clip.step, file=PREVIEW_CLIP)
 
     def _change(self, *, now: bool = False, **values: object) -> None:
         self.live = replace(self.live, updated=time.time(), **values)  # type: ignore[arg-type]

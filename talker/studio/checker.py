@@ -32,10 +32,11 @@ def main(clip: Path, out: Path) -> None:
 
 def _plain(report: CheckReport, out: Path) -> dict[str, Any]:
     """The report as JSON; its pictures become files."""
-    names = []
-    for index, picture in enumerate(report.frames):
-        names.append(f"frame-{index}.jpg")
-        _save(picture, out / names[-1])
+    pictures = []
+    for index, picture in enumerate(report.pictures):
+        name = f"frame-{index}.jpg"
+        _save(picture.rgb, out / name)
+        pictures.append({"name": name, "seconds": picture.seconds, "code": picture.code})
     return {
         "ok": report.ok,
         "summary": report.summary().splitlines()[0],
@@ -47,11 +48,14 @@ def _plain(report: CheckReport, out: Path) -> dict[str, Any]:
                 "message": f.message,
                 "todo": f.todo,
                 "when": list(f.timecodes),
+                "spans": [list(span) for span in f.spans],
             }
             for f in report.findings
         ],
-        "pictures": names,
+        "pictures": pictures,
         "facts": report.facts,
+        "part": report.part,
+        "part_ok": report.part_ok,
     }
 
 

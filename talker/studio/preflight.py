@@ -17,6 +17,10 @@ from talker import errors
 
 REPORT = "report.json"
 TIMEOUT_S = 600
+SLACK_S = 0.5
+"""The check looks at the clip a few times a second only."""
+SHORTEST_S = 3.0
+"""Shorter than this no part of a clip can be used."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,20 @@ class Finding:
     message: str
     todo: str
     when: tuple[str, ...] = ()
-    """Timecodes."""
+    """Timecodes of the first few moments."""
+    spans: tuple[tuple[float, float], ...] = ()
+    """First and last second of all of them."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame of the clip with the kept square and the faces drawn in."""
+
+    path: Path
+    """JPEG."""
+    seconds: float
+    code: str = ""
+    """The finding it shows; empty for an example."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,25 @@ class Report:
     summary: str
     seconds: float
     findings: tuple[Finding, ...]
-    pictures: tuple[Path, ...] = ()
-    """Annotated example frames, JPEG."""
+    pictures: tuple[Shot, ...] = ()
+    """Examples, and frames the findings are about."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Figures such as width, height, share of frames with a face."""
+    part: tuple[float, float] | None = None
+    """The longest good part, seconds."""
+    part_ok: bool = False
+    """An avatar can be made of that part, whatever is wrong with the rest."""
+
+    @property
+    def usable(self) -> bool:
+        """An avatar can be made of the clip, or of its longest good part."""
+        return self.ok or self.part_ok
+
+    def allows(self, part: tuple[float, float] | None) -> bool:
+        """Whether an avatar can be made of a part of the clip, or of all of it (``None``)."""
+        if self.ok or part is None or self.part is None:
+            return self.ok
+        return self.part_ok and part[0] >= self.part[0] - SLACK_S and part[1] <= self.part[1] + SLACK_S
 
 
 def run(clip: Path, out: Path) -> Report:
@@ -71,6 +103,22 @@ def _failed(code: str, what: str) -> errors.VideoError:
     return errors.VideoError(code, f"This clip {what}.", todo="Save it again as MP4 (H.264) and upload that.")
 
 
+def checked_part(start: float, end: float) -> tuple[float, float]:
+    """A part of a clip as a person chose it, if an avatar can be made of so little.
+
+    Raises:
+        VideoError: ``video.part``.
+    """
+    if not 0 <= start < end < float("inf") or end - start < SHORTEST_S:
+        raise errors.VideoError(
+            "video.part",
+            f"The part from {start:g} s to {end:g} s is too short.",
+            expected=f"At least {SHORTEST_S:g} seconds; 20 or more look much better.",
+            todo="Move its start or its end.",
+        )
+    return round(float(start), 2), round(float(end), 2)
+
+
 def load(out: Path) -> Report:
     """The report in ``out``.
 
@@ -81,6 +129,19 @@ def load(out: Path) -> Report:
     if "error" in value:
         kind, *rest = value["error"]
         raise getattr(errors, kind)(rest[0], rest[1], expected=rest[2], todo=rest[3])
-    findings = tuple(Finding(**{**f, "when": tuple(f["when"])}) for f in value["findings"])
-    pictures = tuple(out / name for name in value["pictures"])
-    return Report(value["ok"], value["summary"], value["seconds"], findings, pictures, value["facts"])
+    findings = tuple(
+        Finding(**{**f, "when": tuple(f["when"]), "spans": tuple((a, b) for a, b in f["spans"])})
+        for f in value["findings"]
+    )
+    shots = tuple(Shot(out / p["name"], p["seconds"], p["code"]) for p in value["pictures"])
+    part = None if value["part"] is None else (value["part"][0], value["part"][1])
+    return Report(
+        value["ok"],
+        value["summary"],
+        value["seconds"],
+        findings,
+        shots,
+        value["facts"],
+        part,
+        value["part_ok"],
+    )

@@ -1,11 +1,32 @@
-"""The trainer's presets in the words of the app."""
+"""The trainer's presets in the words of the app, with what each costs: time, memory, and money elsewhere."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from talker.errors import ConfigError
 
 PREPARE_SHARE = 1.0
 """Seconds of preparation for each second of clip, on two CPU cores."""
+
+PEAK_GB = {256: 1.7, 512: 2.4}
+"""Most memory a training was measured to take, by picture size (README, results; a clip of 50 seconds)."""
+
+PURPOSES: Mapping[str, tuple[str, str]] = {
+    "preview": ("Preview", "For trying things out, and for showing a friend."),
+    "standard": ("Standard", "For keeping: sharper face, hair and teeth."),
+    "egstalker": ("Research: EGSTalker", "For comparing with a published method. Not better than Standard."),
+    "pgstalker": (
+        "Research: PGSTalker",
+        "For comparing with another published method. Not better than Standard.",
+    ),
+}
+"""Preset -> title, and what it is for."""
+
+PRICE_VARIABLE = "TALKER_SPACE_PRICE"
+"""Dollars an hour of the machine behind ``TALKER_SPACE_URL``; 0 if it costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +36,11 @@ class PresetInfo:
     name: str
     title: str
     description: str
+    """What it is for."""
     minutes: float
-    """Estimate for this clip, size and the operator's limit."""
+    """Estimate for this clip, size and the operator's limit, on this machine."""
+    memory_gb: float
+    """Memory a training takes at most, as measured."""
 
 
 def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[PresetInfo]:
@@ -28,5 +52,40 @@ def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[P
         minutes = preset.minutes_estimate(seconds, size)
         if max_minutes is not None:  # the limit is on training; looking at the clip comes before it
             minutes = min(minutes, max_minutes + PREPARE_SHARE * seconds / 60 + 0.5)
-        infos.append(PresetInfo(preset.name, preset.title, preset.description, minutes))
+        title, purpose = PURPOSES.get(preset.name, (preset.title, preset.description))
+        infos.append(PresetInfo(preset.name, title, purpose, minutes, memory_gb(size)))
     return infos
+
+
+def memory_gb(size: int) -> float:
+    """Most memory at a picture size: the next larger one that was measured."""
+    return next((gb for measured, gb in sorted(PEAK_GB.items()) if measured >= size), max(PEAK_GB.values()))
+
+
+def hourly_price() -> float | None:
+    """Dollars an hour of the train Space as its operator states them; ``None`` if nothing is stated.
+
+    Raises:
+        ConfigError: ``config.price``: the setting is no amount.
+    """
+    stated = os.environ.get(PRICE_VARIABLE, "").strip()
+    if not stated:
+        return None
+    try:
+        price = float(stated)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < 1000:
+        raise ConfigError(
+            "config.price",
+            f"{PRICE_VARIABLE} is not an amount.",
+            expected="Dollars an hour, such as 0.80, or 0.",
+            todo="Correct it and start the app again.",
+        )
+    return price
+
+
+def dollars_at_most(minutes: float, price: float) -> float:
+    """Price of a training that is no faster than on this machine, rounded up to cents: the machine bills by minute."""
+    started = -(-minutes // 1)
+    return -(-started * price / 60 * 100 // 1) / 100

@@ -18,7 +18,7 @@ from talker.studio.config import LOCAL, StudioConfig, default_home
 from talker.studio.gallery import AvatarInfo, Gallery
 from talker.studio.inbox import Inbox, Upload, clean_label
 from talker.studio.line import Line
-from talker.studio.presets import PresetInfo, preset_infos
+from talker.studio.presets import PresetInfo, hourly_price, preset_infos
 from talker.studio.speaking import Speaking
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class Studio(Speaking):
 
         return ["local", "space"] if os.environ.get(SPACE_URL) else ["local"]
 
+    def price(self, launcher: str) -> float | None:
+        """Dollars an hour of a place to train: 0 for this machine, None where its operator does not say."""
+        return 0.0 if launcher == "local" else hourly_price()
+
     def consent_text(self) -> str:
         """The declaration a person has to agree to."""
         from talker.provenance import CONSENT_TEXT
@@ -114,7 +118,7 @@ class Studio(Speaking):
 
     # --- jobs --------------------------------------------------------------------------------------------
 
-    def submit(
+    def submit(  # noqa: PLR0913 - each is one independent choice of the person
         self,
         upload_id: str,
         owner: str,
@@ -125,12 +129,16 @@ class Studio(Speaking):
         who: str,
         agreed: bool,
         launcher: str = "local",
+        part: tuple[float, float] | None = None,
     ) -> str:
         """Start the making of an avatar; returns the id of the job, which then survives anything.
+
+        ``part`` is the first and the last second of what is used of the clip; all of it by default.
 
         Raises:
             ConsentError: Without the declaration and the name of who makes it.
             ConfigError: For a name, preset or size that is not offered.
+            VideoError: For a part that is none, or too short.
             JobError: When the upload is gone or the queue takes no more.
         """
         from talker.jobs.job import JobRequest
@@ -145,6 +153,7 @@ class Studio(Speaking):
             raise ConfigError(
                 "job.launcher", "This place to train is not set up.", todo="Choose another one."
             )
+        start_s, end_s = (0.0, None) if part is None else preflight.checked_part(*part)
         upload = self.inbox.get(upload_id, owner)
         request = JobRequest(
             name=title,
@@ -153,6 +162,8 @@ class Studio(Speaking):
             preset=preset,
             size=size,
             max_minutes=self.config.max_minutes,
+            start_s=start_s,
+            end_s=end_s,
             launcher=launcher,
             keep_inputs=self.config.keep_inputs,
         )
@@ -183,6 +194,14 @@ class Studio(Speaking):
     def job_previews(self, job_id: str, owner: str) -> list[Path]:
         """Preview pictures of a job, oldest first."""
         return self._jobs().previews(job_id, owner)
+
+    def job_clip(self, job_id: str, owner: str) -> Path | None:
+        """The newest moving preview of a job (WebP), if there is one yet."""
+        from talker.jobs.recorder import PREVIEW_CLIP
+
+        self._jobs().get(job_id, owner)
+        path = self._jobs().store.folder(job_id) / "previews" / PREVIEW_CLIP
+        return path if path.is_file() else None
 
     def job_avatar(self, job_id: str) -> str | None:
         """Slug of the avatar a finished job made, if it is still here."""

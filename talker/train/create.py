@@ -25,7 +25,7 @@ from talker.dataset.prepare import PrepareConfig, prepare
 from talker.dataset.reader import TalkingHeadDataset
 from talker.device import chosen_device
 from talker.errors import ConfigError
-from talker.events import Evaluated, Event, Finished, Note, Progress, StageStarted
+from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
 from talker.model_card import write_card
 from talker.provenance import require, sign, stamp_frames
@@ -37,8 +37,10 @@ from talker.train.loop import LoopConfig, train
 from talker.train.presets import Preset, get_preset, scaled
 from talker.train.schedule import LearningRates
 from talker.train.state import TrainState
+from talker.train.turntable import turntable
 from talker.train.warm_start import WarmStart
 from talker.types import Consent
+from talker.video.decode import check_part
 
 SIZES = (128, 256, 512)
 
@@ -56,11 +58,16 @@ class CreateConfig:
     evaluate: bool = True
     steps_scale: float = 1.0
     """Factor on the preset's steps; for tests and quick looks."""
+    start_s: float = 0.0
+    """Where the part of the clip that is used begins, seconds."""
+    end_s: float | None = None
+    """Where it ends; None is the end of the clip."""
     init_from: Path | None = None
     """Folder of an avatar whose networks the new one starts from; nothing of the person is taken over."""
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
+        check_part(self.start_s, self.end_s)
         if self.size not in SIZES:
             raise ConfigError(
                 "create.size",
@@ -119,7 +126,8 @@ def create(
     _warm_start(config, get_preset(config.preset))  # refused before any work, not after the preparation
     clock = Clock()
     avatar_dir.parent.mkdir(parents=True, exist_ok=True)
-    for event in prepare(clip, data_folder(avatar_dir), PrepareConfig(size=config.size)):
+    preparing = PrepareConfig(size=config.size, start_s=config.start_s, end_s=config.end_s)
+    for event in prepare(clip, data_folder(avatar_dir), preparing):
         if not isinstance(event, Finished):  # the preparation is; the whole is not
             yield event
         if should_stop():
@@ -166,7 +174,11 @@ def train_avatar(
     if resume and state.load_newest(state_folder(avatar_dir), preset.stages, fingerprint):
         yield Note(f"Continuing after {state.position.elapsed_s / 60:.1f} minutes of training.")
     loop = LoopConfig(state_folder(avatar_dir), fingerprint, config.seed, max_minutes=config.max_minutes)
-    yield from train(state, conditioning, dataset, preset.stages, config=loop, should_stop=should_stop)
+    static = {stage.name: stage.steps for stage in preset.stages if stage.static}
+    for event in train(state, conditioning, dataset, preset.stages, config=loop, should_stop=should_stop):
+        yield event
+        if isinstance(event, CheckpointSaved) and event.step == static.get(event.stage):
+            yield turntable(avatar, conditioning.driving(dataset.reference), event.stage, event.step)
     if state.position.stage < len(preset.stages):
         return
     clock.add("train", state.position.elapsed_s)
@@ -309,6 +321,8 @@ def _fingerprint(
         "size": config.size,
         "frames": dataset.n_frames,
     }
+    if config.start_s:
+        parts["start_s"] = config.start_s
     if warm is not None:
         parts["init_from"] = warm.sha256
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -10,9 +10,12 @@ import gradio as gr
 
 from talker.errors import TalkerError
 from talker.studio.inbox import Upload
+from talker.studio.preflight import Report
 from talker.ui import html
 from talker.ui.context import QUIET, Context, markup, spoken_errors
-from talker.ui.report import checking, report_html
+from talker.ui.costs import place_name, preset_card, total
+from talker.ui.report import checking, part_note, report_html
+from talker.ui.trimming import chosen_part, kept_seconds, required_part
 
 TIPS = (
     (
@@ -29,7 +32,6 @@ TIPS = (
     ("mic", "Clear sound", "The avatar learns how this mouth moves to this voice."),
     ("lock", "It stays here", "The clip is processed on this machine, and deleted when the avatar is done."),
 )
-PLACES = {"local": "This machine", "space": "The train Space: the clip is sent there"}
 DRAWING = "Drawing a speaker who does not exist. The first time takes a moment."
 GO_TO_JOB = "(id) => { if (id) window.location.href = './jobs?job=' + id; }"
 SHOW_REPORT = (
@@ -60,7 +62,7 @@ class CreatePage:
             )
         )
         self.upload_id = gr.State("")
-        self.seconds = gr.State(30.0)
+        self.found = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=320):
                 self._clip()
@@ -89,7 +91,22 @@ class CreatePage:
             )
             self.example = gr.Button("No clip at hand? Use the example speaker", elem_id="tk-example")
             self.report = markup(visible=False, elem_id="tk-report")
+            self._part()
             self.again = gr.Button("Use another clip", visible=False, elem_id="tk-again")
+
+    def _part(self) -> None:
+        with gr.Column(visible=False, elem_id="tk-part") as self.part_box:
+            self.only_part = gr.Checkbox(
+                label="Use only a part of the clip",
+                info="For example without a greeting, or without the moments in which somebody else is seen.",
+                elem_id="tk-only-part",
+            )
+            with gr.Column(visible=False, elem_id="tk-bounds") as self.bounds:
+                with gr.Row():
+                    options: dict[str, Any] = {"minimum": 0, "maximum": 60, "step": 0.1, "min_width": 200}
+                    self.start = gr.Slider(label="From second", elem_id="tk-start", **options)
+                    self.end = gr.Slider(label="To second", elem_id="tk-end", **options)
+                self.note = markup(elem_id="tk-part-note")
 
     def _consent(self) -> None:
         with gr.Column(elem_classes="tk-card", visible=False) as self.consent_card:
@@ -116,6 +133,7 @@ class CreatePage:
             )
             self.size = gr.Radio(
                 label="Picture size",
+                info="Larger is sharper and takes longer. 256 suits a chat window, 512 a presentation.",
                 choices=[(f"{s} × {s}", s) for s in sizes],
                 value=sizes[0],
                 visible=len(sizes) > 1,
@@ -125,18 +143,21 @@ class CreatePage:
             places = self.studio.launchers()
             self.where = gr.Radio(
                 label="Where to train",
-                choices=[(PLACES[name], name) for name in places],
+                choices=[(place_name(name), name) for name in places],
                 value=places[0],
                 visible=len(places) > 1,
                 elem_id="tk-where",
                 elem_classes="tk-flat",
             )
+            self.total = markup(elem_id="tk-total")
             self.go = gr.Button("Create avatar", variant="primary", size="lg", elem_id="tk-go")
 
-    def _wire(self) -> None:
-        shown = [
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that depends on the clip, in the order of :func:`_shown`."""
+        return [
             self.upload_id,
-            self.seconds,
+            self.found,
             self.video,
             self.example,
             self.report,
@@ -144,17 +165,39 @@ class CreatePage:
             self.consent_card,
             self.quality_card,
             self.statement,
+            self.part_box,
+            self.only_part,
+            self.bounds,
+            self.start,
+            self.end,
+            self.note,
             self.preset,
+            self.size,
+            self.total,
         ]
+
+    def _wire(self) -> None:
+        shown = self.outputs
         checks: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "check", **QUIET}
         for event in (self.video.upload, self.video.stop_recording):
             event(self.on_video, self.video, shown, **checks).then(None, None, None, js=SHOW_REPORT, **QUIET)
         self.example.click(self.on_example, None, shown, **checks)
         self.again.click(_shown, None, shown, **QUIET)
-        self.size.change(self.on_size, [self.seconds, self.size, self.preset], self.preset, **QUIET)
+        part = [self.found, self.only_part, self.start, self.end]
+        choice = [*part, self.size, self.where, self.preset]
+        # `input`: only what a person does. The answer changes the cards, which must not ask again.
+        for component in (self.only_part, self.start, self.end, self.size, self.where, self.preset):
+            component.input(
+                self.on_choice,
+                choice,
+                [self.bounds, self.note, self.preset, self.total],
+                trigger_mode="always_last",
+                **QUIET,
+            )
+        declared = {self.upload_id, self.name, self.who, self.agreed}
         self.go.click(
             self.on_go,
-            [self.upload_id, self.name, self.who, self.agreed, self.preset, self.size, self.where],
+            {*declared, *choice},
             self.job_id,
             **QUIET,
         ).success(None, self.job_id, None, js=GO_TO_JOB, **QUIET)
@@ -178,34 +221,44 @@ class CreatePage:
             yield _shown(report=checking("the example speaker"))
             yield self._look(upload, owner)
 
-    def on_size(self, seconds: float, size: int, chosen: str) -> Any:
-        """The estimates depend on the size."""
-        with spoken_errors():
-            return gr.update(choices=self._presets(seconds, size), value=chosen)
-
-    def on_go(
+    def on_choice(
         self,
-        upload: str,
-        name: str,
-        who: str,
-        agreed: bool,
-        preset: str,
+        found: Report | None,
+        only: bool,
+        start: float,
+        end: float,
         size: int,
         where: str,
-        request: gr.Request,
-    ) -> str:
+        preset: str,
+    ) -> list[Any]:
+        """Part, size, place and quality decide what it takes."""
+        if found is None:
+            return [gr.skip()] * 4
+        with spoken_errors():
+            part = chosen_part(only, start, end)
+            cards = self._cards(kept_seconds(found, part), size, where)
+            return [
+                gr.update(visible=only),
+                part_note(found, part),
+                gr.update(choices=cards, value=preset),
+                self._total(found, part, size, where, preset),
+            ]
+
+    def on_go(self, values: dict[Any, Any], request: gr.Request) -> str:
         """Submit; everything is checked again by the studio."""
         with spoken_errors():
             owner = self.context.owner(request)
+            part = chosen_part(values[self.only_part], values[self.start], values[self.end])
             return self.studio.submit(
-                upload,
+                values[self.upload_id],
                 owner,
-                name=name,
-                preset=preset,
-                size=int(size),
-                who=who,
-                agreed=agreed,
-                launcher=where,
+                name=values[self.name],
+                preset=values[self.preset],
+                size=int(values[self.size]),
+                who=values[self.who],
+                agreed=values[self.agreed],
+                launcher=values[self.where],
+                part=required_part(values[self.found], part),
             )
 
     def _look(self, upload: Upload, owner: str) -> list[Any]:
@@ -214,39 +267,55 @@ class CreatePage:
             found = self.studio.check(upload.id, owner)
         except TalkerError as error:
             return _shown(report=html.message("error", str(error), "This clip cannot be used"))
+        size, where = self.studio.config.sizes[0], self.studio.launchers()[0]
+        part = None if found.ok else found.part
+        cards = self._cards(kept_seconds(found, part), size, where)
+        start, end = found.part or (0.0, found.seconds)
+        whole = {"maximum": round(found.seconds, 1)}
         return _shown(
             upload_id=upload.id,
-            seconds=found.seconds,
             report=report_html(found, upload.label),
-            usable=found.ok,
             statement=f'<div class="tk-consent">{html.esc(self.studio.consent_text())}</div>',
-            presets=self._presets(found.seconds, self.studio.config.sizes[0]),
+            found=found,
+            parts=[
+                gr.update(visible=found.usable),
+                part is not None,
+                gr.update(visible=part is not None),
+                gr.update(value=round(start, 1), **whole),
+                gr.update(value=round(end, 1), **whole),
+                part_note(found, part),
+                gr.update(choices=cards, value=cards[0][1]),
+                size,
+                self._total(found, part, size, where, cards[0][1]),
+            ],
         )
 
-    def _presets(self, seconds: float, size: int) -> list[tuple[str, str]]:
-        return [
-            (f"{p.title}\n{p.description}\n{_about(p.minutes)} on this machine", p.name)
-            for p in self.studio.presets(seconds, size)
-        ]
+    def _cards(self, seconds: float, size: int, where: str) -> list[tuple[str, str]]:
+        price = self.studio.price(where)
+        return [(preset_card(p, where, price), p.name) for p in self.studio.presets(seconds, size)]
 
-
-def _about(minutes: float) -> str:
-    return f"About {html.duration(60 * max(1, round(minutes)))}"
+    def _total(
+        self, found: Report, part: tuple[float, float] | None, size: int, where: str, preset: str
+    ) -> str:
+        seconds = kept_seconds(found, part)
+        info = next(p for p in self.studio.presets(seconds, size) if p.name == preset)
+        return total(info, size, seconds, where, self.studio.price(where))
 
 
 def _shown(
+    *,
     upload_id: str = "",
-    seconds: float = 30.0,
     report: str = "",
-    usable: bool = False,
     statement: str = "",
-    presets: list[tuple[str, str]] | None = None,
+    found: Report | None = None,
+    parts: list[Any] | None = None,
 ) -> list[Any]:
-    """Values for every part of the page that depends on the clip."""
-    busy = bool(report)
+    """Values for :attr:`CreatePage.outputs`."""
+    busy, usable = bool(report), found is not None and found.usable
+    hidden = gr.update(visible=False)
     return [
         upload_id,
-        seconds,
+        found,
         gr.update(value=None, visible=not busy),
         gr.update(visible=not busy),
         gr.update(value=report, visible=busy),
@@ -254,5 +323,5 @@ def _shown(
         gr.update(visible=usable),
         gr.update(visible=usable),
         statement,
-        gr.update(choices=presets or [], value=presets[0][1] if presets else None),
+        *(parts or [hidden, False, hidden, 0, 0, "", gr.update(choices=[], value=None), gr.skip(), ""]),
     ]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from talker.ui import html
 from talker.ui.figures import known
-from talker.ui.pictures import thumbnail
+from talker.ui.pictures import moving, thumbnail
+from talker.ui.report import moment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ def _line(job: Job) -> str:
 def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     """Head of the panel: name, state, progress, message."""
     state = str(job.state)
-    meta = f"{job.preset} · {job.size} × {job.size} · from {job.clip_name} · {html.ago(job.created)}"
+    meta = f"{job.preset} · {job.size} × {job.size} · from {_source(job)} · {html.ago(job.created)}"
     parts = [
         f'<div class="tk-detail-head"><h2>{html.esc(job.name)}</h2>{pill(state)}'
         f'<span class="tk-meta">{html.esc(meta)}</span></div>'
@@ -110,6 +111,14 @@ def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     if state == "done":
         parts += [html.message("check", "The avatar is ready. Make it talk.", "Done"), _metrics(job)]
     return f'<div class="tk-detail">{"".join(parts)}</div>'
+
+
+def _source(job: Job) -> str:
+    """The clip, or the part of it that is used."""
+    if not job.start_s and job.end_s is None:
+        return job.clip_name
+    end = "the end" if job.end_s is None else moment(job.end_s)
+    return f"{job.clip_name}, {moment(job.start_s)} to {end}"
 
 
 def _bar(job: Job) -> str:
@@ -134,7 +143,11 @@ def _stages(job: Job, events: Sequence[dict[str, Any]]) -> str:
 
 
 def _figures(job: Job) -> str:
-    names = {"loss": ("Loss", "{:.4f}"), "psnr": ("PSNR", "{:.1f} dB"), "gaussians": ("Gaussians", "{:,.0f}")}
+    names = {
+        "loss": ("Error (loss)", "{:.4f}"),
+        "psnr": ("Likeness (PSNR)", "{:.1f} dB"),
+        "gaussians": ("Points in 3D", "{:,.0f}"),
+    }
     shown = [
         (names[k][0], names[k][1].format(v)) for k, v in job.values.items() if k in names and v is not None
     ]
@@ -161,6 +174,18 @@ def previews(paths: Sequence[Path], job: Job) -> str:
     past = f'<div class="tk-past-frames" aria-label="Earlier">{small}</div>' if small else ""
     big = f'<img src="{newest}" alt="Newest picture of {html.esc(job.name)}">'
     return f'<div class="tk-previews">{big}<div class="tk-beside">{figures}{past}</div></div>'
+
+
+def clip_html(path: Path | None) -> str:
+    """The head turning a little, as soon as there is one."""
+    source = moving(path)
+    if not source:
+        return ""
+    return (
+        f'<figure class="tk-look"><img src="{source}" alt="The head turns a little to both sides">'
+        "<figcaption><b>A first look in 3D</b>The head as it was learnt first. It still has to learn how the face "
+        "moves when it talks.</figcaption></figure>"
+    )
 
 
 def curves(events: Sequence[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:

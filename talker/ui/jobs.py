@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from talker.errors import TalkerError
-from talker.ui import html
+from talker.ui import html, notices
 from talker.ui.context import PICK, QUIET, Context, markup, spoken_errors
-from talker.ui.job_html import curves, detail, job_list, log_text, previews
+from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, previews
 
 if TYPE_CHECKING:
     from talker.jobs.job import Job
@@ -47,9 +47,11 @@ class JobsPage:
         self.slug = gr.Textbox(visible="hidden")
         self.seen = gr.State({})
         self.wanted = gr.State("")
+        self.news = gr.Textbox(visible="hidden", elem_id="tk-news")
         with gr.Row(equal_height=False, visible=False) as self.board:
             with gr.Column(scale=4, min_width=290):
                 self.list = markup(js_on_load=PICK, elem_id="tk-jobs")
+                markup(notices.PLACE, js_on_load=notices.ASK, elem_id="tk-notices")
             with gr.Column(scale=8, min_width=320, elem_classes="tk-card"):
                 self._panel()
         markup(html.footer(self.studio.config.report_url))
@@ -58,6 +60,7 @@ class JobsPage:
     def _panel(self) -> None:
         self.head = markup(elem_id="tk-job-detail")
         self.pictures = markup(elem_id="tk-previews")
+        self.clip = markup(elem_id="tk-job-clip")
         with gr.Row():
             self.talk = gr.Button(
                 "Make it talk",
@@ -79,8 +82,8 @@ class JobsPage:
             self.yes = gr.Button("Yes", variant="stop", min_width=90, scale=0, elem_id="tk-yes")
             self.no = gr.Button("No", min_width=90, scale=0)
         with gr.Row(visible=False, elem_id="tk-plots") as self.plots:
-            self.loss = gr.LinePlot(y="loss", title="Loss", **PLOT)
-            self.psnr = gr.LinePlot(y="psnr", title="PSNR, dB", **PLOT)
+            self.loss = gr.LinePlot(y="loss", title="Error (loss): falls as it learns", **PLOT)
+            self.psnr = gr.LinePlot(y="psnr", title="Likeness (PSNR, dB): rises as it learns", **PLOT)
         with gr.Accordion("Log", open=False):
             self.log = markup(elem_id="tk-log")
 
@@ -102,12 +105,16 @@ class JobsPage:
             self.plots,
             self.loss,
             self.psnr,
+            self.clip,
+            self.news,
         ]
 
     def _wire(self, demo: gr.Blocks) -> None:
         direct: dict[str, Any] = {**QUIET, "queue": False}
         demo.load(self.on_load, None, self.outputs, **QUIET).failure(html.failed, None, self.nothing, **QUIET)
-        gr.Timer(POLL_S).tick(self.on_tick, [self.chosen, self.seen], self.outputs, **direct)
+        gr.Timer(POLL_S).tick(self.on_tick, [self.chosen, self.seen], self.outputs, **direct).success(
+            None, self.news, None, js=notices.TELL, **QUIET
+        )
         self.list.pick(self.on_pick, self.seen, self.outputs, **direct).success(
             None, self.chosen, None, js=REMEMBER, **QUIET
         )
@@ -161,11 +168,13 @@ class JobsPage:
             empty = html.empty("film", "Nothing is being made yet", words, ("Create an avatar", ""))
             now = {"job": "", "slug": "", "nothing": empty}
             return self._updates(now, seen)
+        over = notices.ended(jobs, seen.get("states", {}))
+        news = notices.news(over, {job.id: self.studio.job_avatar(job.id) for job in over})
         if job_id not in {job.id for job in jobs}:
             order = {"running": 0, "stopping": 0, "queued": 1}
             job_id = min(jobs, key=lambda j: (order.get(str(j.state), 2), -j.created)).id
         job = next(job for job in jobs if job.id == job_id)
-        return self._updates(self._state(job, jobs, owner), seen)
+        return self._updates({**self._state(job, jobs, owner), "news": news}, seen)
 
     def _state(self, job: Job, jobs: list[Job], owner: str) -> dict[str, Any]:
         """Everything the page shows, by name."""
@@ -173,6 +182,7 @@ class JobsPage:
         events = self.studio.job_events(job.id, owner)
         slug = self.studio.job_avatar(job.id) or ""
         tables = curves(events)
+        clip = self.studio.job_clip(job.id, owner)
         return {
             "job": job.id,
             "slug": slug,
@@ -186,6 +196,9 @@ class JobsPage:
             "resume": job.resumable,
             "cancel": job.active,
             "delete": not job.active,
+            "again": "Try again" if str(job.state) == "failed" else "Resume",
+            "states": notices.states(jobs),
+            "moving": clip if clip and str(job.state) not in ("done", "cancelled") else None,
             "points": [len(t) for t in tables],
             "tables": tables,
         }
@@ -202,6 +215,11 @@ class JobsPage:
         def shown(key: str) -> Any:
             return gr.skip() if now.get(key) == old.get(key) else gr.update(visible=bool(now.get(key)))
 
+        def again() -> Any:
+            if all(now.get(key) == old.get(key) for key in ("resume", "again")):
+                return gr.skip()
+            return gr.update(visible=bool(now.get("resume")), value=now.get("again", "Resume"))
+
         drawn = tables is not None and any(now["points"])
         fresh = drawn and now["points"] != old.get("points")
         return [
@@ -213,8 +231,10 @@ class JobsPage:
             else gr.skip(),
             gr.update(visible=not now["nothing"]) if now["nothing"] != old.get("nothing") else gr.skip(),
             *(text(key) for key in ("list", "head", "pictures", "log")),
-            *(shown(key) for key in ("talk", *ACTIONS)),
+            *(again() if key == "resume" else shown(key) for key in ("talk", *ACTIONS)),
             gr.update(visible=drawn) if fresh or old == {} else gr.skip(),
             tables[0] if fresh and tables else gr.skip(),
             tables[1] if fresh and tables else gr.skip(),
+            gr.skip() if now.get("moving") == old.get("moving") and old else clip_html(now.get("moving")),
+            now.get("news") or gr.skip(),
         ]

@@ -7,6 +7,9 @@ import io
 from functools import lru_cache
 from pathlib import Path
 
+MAX_MOVING = 4 << 20
+"""Bytes of a moving picture that is put into a page."""
+
 
 def thumbnail(path: Path | None, side: int) -> str:
     """A picture as a small JPEG data URI; empty if it cannot be read (it may be deleted at any moment)."""
@@ -14,6 +17,16 @@ def thumbnail(path: Path | None, side: int) -> str:
         return ""
     try:
         return _encode(path, path.stat().st_mtime_ns, side)
+    except OSError:
+        return ""
+
+
+def moving(path: Path | None) -> str:
+    """A short WebP of our own as a data URI; empty if there is none."""
+    try:
+        if path is None or path.stat().st_size > MAX_MOVING:
+            return ""
+        return f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}"
     except OSError:
         return ""
 

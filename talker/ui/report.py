@@ -1,12 +1,20 @@
-"""The pre-flight report as HTML."""
+"""The pre-flight report as HTML: verdict, figures, a timeline, and every finding with pictures of its moments."""
 
 from __future__ import annotations
 
-from talker.studio.preflight import Report
+from collections.abc import Iterable
+
+from talker.studio.preflight import SHORTEST_S, Finding, Report, Shot
 from talker.ui import html
 from talker.ui.pictures import thumbnail
 
 ORDER = {"error": 0, "warning": 1, "info": 2}
+WORDS = {"error": "Problem", "warning": "Could be better", "info": "Good to know"}
+NARROWEST = 0.7
+"""Width of the shortest stretch on the timeline, percent."""
+TICKS = 4
+LITTLE_S = 10.0
+"""Seconds of speech below which lips come out poorly."""
 
 
 def checking(label: str, text: str = "Looking for the face, the light, cuts and the sound.") -> str:
@@ -16,26 +24,118 @@ def checking(label: str, text: str = "Looking for the face, the light, cuts and 
 
 
 def report_html(report: Report, label: str) -> str:
-    """Verdict, figures, example frames and findings."""
-    worst = min((ORDER[f.severity] for f in report.findings), default=2)
-    if not report.ok:
-        verdict = html.message("error", report.summary, "This clip cannot be used")
-    elif worst == 1:
-        verdict = html.message("warning", report.summary, "Usable, and could be better")
-    else:
-        verdict = html.message("check", report.summary, "Good to go")
-    pictures = "".join(
-        f'<img src="{thumbnail(p, 320)}" alt="Example frame with the tracked face">' for p in report.pictures
-    )
-    strip = f'<div class="tk-strip">{pictures}</div>' if pictures else ""
-    rows = ""
-    for finding in sorted(report.findings, key=lambda f: ORDER[f.severity]):
-        when = f" ({html.esc(', '.join(finding.when[:6]))})" if finding.when else ""
-        todo = f"<small>{html.esc(finding.todo)}</small>" if finding.todo else ""
-        rows += (
-            f'<li class="tk-{html.esc(finding.severity)}">{html.icon(finding.severity)}'
-            f"<div>{html.esc(finding.message)}{when}{todo}</div></li>"
-        )
-    findings = f'<ul class="tk-findings">{rows}</ul>' if rows else ""
+    """Everything the check found, the worst first."""
     facts = html.facts([("Clip", label), *((k, str(v)) for k, v in report.facts.items())])
-    return f'<div class="tk-report">{verdict}{facts}{strip}{findings}</div>'
+    examples = _pictures((s for s in report.pictures if not s.code), "Example", 320)
+    findings = sorted(report.findings, key=lambda f: ORDER[f.severity])
+    rows = "".join(_finding(f, [s for s in report.pictures if s.code == f.code]) for f in findings)
+    listed = f'<ul class="tk-findings">{rows}</ul>' if rows else ""
+    strip = f'<div class="tk-strip">{examples}</div>' if examples else ""
+    return f'<div class="tk-report">{_verdict(report)}{facts}{strip}{timeline(report)}{listed}</div>'
+
+
+def timeline(report: Report) -> str:
+    """The clip from left to right, with the stretches of every finding; the list below says the same in words."""
+    marked = sorted((f for f in report.findings if f.spans), key=lambda f: -ORDER[f.severity])
+    if report.seconds <= 0 or not (marked or report.part):
+        return ""
+    spans = "".join(_span(f, start, end, report.seconds) for f in marked for start, end in f.spans)
+    part = ""
+    if report.part and report.part != (0.0, report.seconds):
+        place = _place(*report.part, report.seconds)
+        part = f'<i class="tk-part" style="{place}" title="Longest good part: {_range(*report.part)}"></i>'
+    said = (
+        "; ".join(f"{WORDS[f.severity]}: {f.message} {_when(f)}" for f in reversed(marked))
+        or "Nothing is wrong."
+    )
+    ticks = "".join(f"<span>{moment(report.seconds * k / TICKS)}</span>" for k in range(TICKS + 1))
+    severities = sorted({f.severity for f in marked}, key=ORDER.__getitem__)
+    keys = [
+        ("good", "Fine"),
+        *((s, WORDS[s]) for s in severities),
+        *([("part", "Longest good part")] if part else []),
+    ]
+    legend = "".join(f'<span><i class="tk-{name}"></i>{word}</span>' for name, word in keys)
+    return (
+        f'<div class="tk-timeline"><div class="tk-track" role="img" aria-label="Timeline of the clip, '
+        f'{html.duration(report.seconds)}. {html.esc(said)}">{spans}{part}</div>'
+        f'<div class="tk-ticks" aria-hidden="true">{ticks}</div>'
+        f'<div class="tk-legend" aria-hidden="true">{legend}</div></div>'
+    )
+
+
+def part_note(report: Report, part: tuple[float, float] | None) -> str:
+    """What a chosen part means for the avatar."""
+    if part is None:
+        return ""
+    start, end = part
+    if end - start < SHORTEST_S:
+        text = f"That leaves {max(0.0, end - start):.1f} seconds; at least {SHORTEST_S:g} are needed."
+        return html.message("error", text)
+    said = f"{_range(start, end)}, {html.duration(end - start)} of {html.duration(report.seconds)}."
+    if not report.allows(part) and report.part:
+        return html.message("error", f"{said} Only what lies within {_range(*report.part)} can be used.")
+    if end - start < LITTLE_S:
+        return html.message(
+            "warning", f"{said} That is little to learn a mouth from; 20 s or more look better."
+        )
+    return html.message("info", said)
+
+
+def moment(seconds: float) -> str:
+    """``1:07``: a moment of the clip."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def _range(start: float, end: float) -> str:
+    return f"{moment(start)} to {moment(end)}"
+
+
+def _verdict(report: Report) -> str:
+    worst = min((ORDER[f.severity] for f in report.findings), default=2)
+    if report.ok and worst == 1:
+        return html.message("warning", report.summary, "Usable, and could be better")
+    if report.ok:
+        return html.message("check", report.summary, "Good to go")
+    if report.part_ok and report.part:
+        text = f"Not the whole clip, but {_range(*report.part)} is fine. It is chosen below."
+        return html.message("warning", text, "A part of this clip can be used")
+    return html.message("error", report.summary, "This clip cannot be used")
+
+
+def _finding(finding: Finding, shots: list[Shot]) -> str:
+    todo = f"<small>{html.esc(finding.todo)}</small>" if finding.todo else ""
+    pictures = _pictures(shots, finding.message, 240)
+    evidence = f'<div class="tk-evidence">{pictures}</div>' if pictures else ""
+    return (
+        f'<li class="tk-{html.esc(finding.severity)}">{html.icon(finding.severity)}'
+        f'<div><span class="tk-spoken">{WORDS[finding.severity]}: </span>{html.esc(finding.message)} '
+        f'<span class="tk-when">{_when(finding)}</span>{todo}{evidence}</div></li>'
+    )
+
+
+def _when(finding: Finding) -> str:
+    return f"({html.esc(', '.join(finding.when))})" if finding.when else ""
+
+
+def _pictures(shots: Iterable[Shot], what: str, side: int) -> str:
+    """Frames with their time below."""
+    return "".join(
+        f'<figure><img src="{source}" alt="{html.esc(what)} (frame at {moment(shot.seconds)})">'
+        f"<figcaption>{moment(shot.seconds)}</figcaption></figure>"
+        for shot in shots
+        if (source := thumbnail(shot.path, side))
+    )
+
+
+def _span(finding: Finding, start: float, end: float, seconds: float) -> str:
+    title = f"{moment(start)}: {finding.message}"
+    kind = "tk-cut" if start == end and finding.severity == "info" else f"tk-{html.esc(finding.severity)}"
+    return f'<i class="{kind}" style="{_place(start, end, seconds)}" title="{html.esc(title)}"></i>'
+
+
+def _place(start: float, end: float, seconds: float) -> str:
+    left = min(100 * max(0.0, start) / seconds, 100 - NARROWEST)
+    width = max(NARROWEST, 100 * (min(end, seconds) - start) / seconds)
+    return f"left:{left:.2f}%;width:{min(width, 100 - left):.2f}%"

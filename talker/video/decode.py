@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from talker import sandbox
+from talker.errors import VideoError
 from talker.types import FPS, SAMPLE_RATE
 from talker.video.probe import MAX_SIDE, ClipInfo, inspect, refusal
 
@@ -46,6 +48,8 @@ def decode(
     max_side: int = 1280,
     limits: DecodeLimits | None = None,
     name: str | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> DecodedClip:
     """Decode a clip into ``out_dir/raw_frames.npy`` and ``out_dir/raw_audio.npy`` in a limited child process.
@@ -60,15 +64,18 @@ def decode(
         max_side: Longest side of a stored frame in pixels.
         limits: What the clip may cost.
         name: What to call the clip in messages; its own name by default.
+        start_s: Leave out what comes before, seconds; the frames kept are those of the whole clip.
+        end_s: Leave out what comes from there on; None keeps all.
         on_progress: Called now and then with the number of frames done.
 
     Raises:
-        VideoError: As ``probe``, and ``video.too_long``, ``video.too_costly``, ``video.no_space``.
+        VideoError: As ``probe``, and ``video.too_long``, ``video.too_costly``, ``video.no_space``, ``video.part``.
         AudioError: ``audio.invalid_samples``.
     """
     path, out_dir = Path(path), Path(out_dir)
     name = name or path.name
     limits = limits or DecodeLimits()
+    check_part(start_s, end_s)
     inspect(path, name)
     out_dir.mkdir(parents=True, exist_ok=True)
     frames_path, audio_path = out_dir / "raw_frames.npy", out_dir / "raw_audio.npy"
@@ -84,6 +91,8 @@ def decode(
         "max_seconds": limits.max_seconds,
         "max_width": limits.max_width,
         "max_height": limits.max_height,
+        "start_s": start_s,
+        "end_s": end_s,
     }
     largest = round(limits.max_seconds * FPS) * max_side * max_side * 3
     child_limits = sandbox.Limits(limits.wall_s, limits.memory_mb, file_mb=(largest >> 20) + 64)
@@ -97,3 +106,19 @@ def decode(
     frames = np.load(frames_path, mmap_mode="r", allow_pickle=False)
     assert isinstance(frames, np.memmap)
     return DecodedClip(frames, waveform, ClipInfo.from_child(answer))
+
+
+def check_part(start_s: float, end_s: float | None) -> None:
+    """Refuse a part of a clip that cannot be one.
+
+    Raises:
+        VideoError: ``video.part``.
+    """
+    end = math.inf if end_s is None else end_s
+    if not (0 <= start_s < end and math.isfinite(start_s)):
+        raise VideoError(
+            "video.part",
+            f"A part from {start_s:g} s to {'the end' if end_s is None else f'{end_s:g} s'}.",
+            expected="A start of at least 0 that lies before the end.",
+            todo="Choose start and end again.",
+        )

@@ -16,12 +16,15 @@ import numpy as np
 from talker.audio.reading import SoundCollector, decoding, open_pinned, too_many_bad
 from talker.errors import VideoError
 from talker.sniff import Kind, sniff
+from talker.video.ticks import ConstantRate, Window
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.video.stream import VideoStream
 
 _MAX_THREADS = 4
+_SOUND_MARGIN_S = 60.0
+"""By how much sound may begin before the picture when only a part of a clip is read."""
 _PROGRESS_EVERY = 25
 _BT709, _UNSPECIFIED, _HDR_TRANSFERS = (
     1,
@@ -42,13 +45,14 @@ def decode(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
     """Child work: the clip as ``raw_frames.npy`` and ``raw_audio.npy`` in ``request["out"]``.
 
     Request: ``path``, ``name``, ``out``, ``fps``, ``rate``, ``max_side``, ``max_seconds``, ``max_width``,
-    ``max_height``. Result: the fields of a ClipInfo and ``has_waveform``.
+    ``max_height``, ``start_s``, ``end_s`` (None: to the end). Result: the fields of a ClipInfo and ``has_waveform``.
     """
     out = Path(request["out"])
     fps = request["fps"]
     max_frames = round(request["max_seconds"] * fps)
+    window = Window.of(request)
     with _Source(request) as source:
-        sound = SoundCollector(request["rate"], request["max_seconds"]) if source.has_audio else None
+        sound = _collector(request, window) if source.has_audio else None
         clock = ConstantRate(fps)
         scaler: Scaler | None = None
         start_s = 0.0
@@ -58,16 +62,24 @@ def decode(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
                     scaler = Scaler(frame, request["max_side"], source.pixel_aspect)
                     start_s = source.time_of(frame)
                 source.check_size(frame)
-                for shown, count in clock.push(frame, source.time_of(frame)):
+                for shown, ticks in clock.push(frame, source.time_of(frame)):
+                    count = window.kept(ticks)
                     if file.count + count > max_frames:
                         raise _too_long(request, (file.count + count) / fps)
-                    file.write(scaler(shown), count)
+                    if count:
+                        file.write(scaler(shown), count)
                     if file.count % _PROGRESS_EVERY < count:
                         progress(file.count)
+                if window.passed and (sound is None or sound.end_s - start_s >= request["end_s"]):
+                    break
             if scaler is None:
                 raise source.no_frames()
-            for shown, count in clock.finish():
-                file.write(scaler(shown), min(count, max_frames - file.count))
+            for shown, ticks in clock.finish():
+                count = min(window.kept(ticks), max_frames - file.count)
+                if count > 0:
+                    file.write(scaler(shown), count)
+            if not file.count:
+                raise outside(request["name"], window.ticks / fps, request["start_s"])
             file.commit()
         info = source.describe(scaler.orientation) | {"n_frames_estimate": file.count}
         info["duration_s"] = file.count / fps
@@ -76,7 +88,8 @@ def decode(request: dict, progress: Callable[[int], None]) -> dict[str, Any]:
     if sound is not None and waveform is not None and len(waveform):
         has_waveform = True
         offset = 0.0 if sound.start_s is None else sound.start_s - start_s
-        fitted = fit(waveform, round(offset * request["rate"]), file.count * request["rate"] // fps)
+        shift = round(offset * request["rate"]) - window.first * request["rate"] // fps
+        fitted = fit(waveform, shift, file.count * request["rate"] // fps)
         np.save(out / "raw_audio.npy", fitted)
     return info | {"has_waveform": has_waveform}
 
@@ -87,42 +100,13 @@ def fit(waveform: np.ndarray, offset: int, length: int) -> np.ndarray:
     return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
 
 
-class ConstantRate:
-    """Chooses which decoded frame is shown at each tick k / fps, by time stamps; the nearest one wins."""
-
-    def __init__(self, fps: int) -> None:
-        self._fps = fps
-        self._previous: tuple[VideoFrame, float] | None = None
-        self._start_s = 0.0
-        self._last_step_s = 1.0 / fps
-        self._ticks = 0
-
-    def push(self, frame: VideoFrame, time_s: float) -> Iterator[tuple[VideoFrame, int]]:
-        """Take the next frame; yields (frame, number of ticks it is shown for)."""
-        if self._previous is None:
-            self._previous, self._start_s = (frame, 0.0), time_s
-            return
-        shown, shown_s = self._previous
-        now_s = time_s - self._start_s
-        if now_s <= shown_s:  # repeated or backward time stamp
-            return
-        self._last_step_s = now_s - shown_s
-        yield from self._until(shown, (shown_s + now_s) / 2)
-        self._previous = (frame, now_s)
-
-    def finish(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Show the last frame for as long as the one before it, at least one tick in all."""
-        if self._previous is not None:
-            shown, shown_s = self._previous
-            end_s = shown_s + min(self._last_step_s, 1.0) / 2
-            yield from self._until(shown, max(end_s, 0.5 / self._fps if not self._ticks else 0.0))
-
-    def _until(self, shown: VideoFrame, end_s: float) -> Iterator[tuple[VideoFrame, int]]:
-        # Ticks strictly before end_s; the epsilon keeps exact 25 fps exact in floating point.
-        ticks = max(0, int(np.ceil(end_s * self._fps - 1e-6))) - self._ticks
-        if ticks > 0:
-            self._ticks += ticks
-            yield shown, ticks
+def _collector(request: dict, window: Window) -> SoundCollector:
+    """For the sound of the whole clip, or up to the end of the wanted part."""
+    rate, longest = request["rate"], request["max_seconds"]
+    if window.whole:
+        return SoundCollector(rate, longest)
+    end_s = request["end_s"] or request["start_s"] + longest
+    return SoundCollector(rate, end_s + _SOUND_MARGIN_S, cut=True)
 
 
 @dataclass(frozen=True)
@@ -345,6 +329,16 @@ class _Source:
         }
 
 
+def outside(name: str, length_s: float, start_s: float) -> VideoError:
+    """The part asked for begins after the end."""
+    return VideoError(
+        "video.part",
+        f"{name} is {length_s:.1f} s long, and the part was to start at {start_s:.1f} s.",
+        expected="A start before the end of the clip.",
+        todo="Choose an earlier start.",
+    )
+
+
 def damaged(name: str, what: str) -> VideoError:
     """The container or the picture track is broken."""
     return VideoError(
@@ -370,5 +364,5 @@ def _too_long(request: dict, seconds: float) -> VideoError:
         "video.too_long",
         f"{request['name']} is longer than {request['max_seconds']:.0f} s.",
         expected=f"At most {request['max_seconds']:.0f} s.",
-        todo="Cut out the part where the person talks and try again.",
+        todo="Choose the part where the person talks (--start, --end), or cut it out.",
     )

@@ -1,0 +1,96 @@
+"""Telling a person that a job has ended: in the page, in its title, and by the browser if it may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from talker.studio.inbox import clean_label
+
+if TYPE_CHECKING:
+    from talker.jobs.job import Job
+
+UNDER_WAY = {"queued", "running", "stopping"}
+PLACE = (
+    '<div class="tk-toasts" role="status" aria-live="polite"></div>'
+    '<button type="button" class="tk-ask" hidden>Tell me when a job is done</button>'
+)
+"""Where notices appear, and the question that a browser answers only to a click."""
+
+ASK = """
+const button = element.querySelector('.tk-ask');
+const show = () => {
+  button.hidden = !('Notification' in window) || Notification.permission !== 'default';
+};
+button.addEventListener('click', () => Notification.requestPermission().then(show));
+show();
+"""
+"""``js_on_load`` of :data:`PLACE`."""
+
+TELL = """
+(text) => {
+  if (!text || text === window.tkTold) return;
+  window.tkTold = text;
+  const place = document.querySelector('.tk-toasts');
+  for (const notice of JSON.parse(text)) {
+    const toast = document.createElement('div');
+    toast.className = 'tk-toast tk-' + notice.level;
+    const link = document.createElement('a');
+    link.href = notice.href;
+    link.textContent = notice.title;
+    const words = document.createElement('span');
+    words.textContent = notice.text;
+    const close = document.createElement('button');
+    close.type = 'button';
+    close.textContent = '\\u00d7';
+    close.setAttribute('aria-label', 'Close');
+    close.addEventListener('click', () => toast.remove());
+    toast.append(link, words, close);
+    place.append(toast);
+    window.tkTitle = window.tkTitle || document.title;
+    document.title = notice.title;
+    const back = () => { document.title = window.tkTitle; };
+    if (document.hidden) document.addEventListener('visibilitychange', back, {once: true});
+    else setTimeout(back, 15000);
+    const away = document.hidden || !document.hasFocus();
+    if (away && 'Notification' in window && Notification.permission === 'granted') {
+      try {
+        const shown = new Notification(notice.title, {body: notice.text, tag: notice.id});
+        shown.onclick = () => { window.focus(); window.location.href = notice.href; };
+      } catch (error) { console.info('no notification here', error); }  // some phones have the name only
+    }
+  }
+}
+"""
+"""Shows the notices of :func:`news`, each once. Names are put in as text, never as markup."""
+
+
+def states(jobs: Sequence[Job]) -> dict[str, str]:
+    """What has to be remembered between two looks."""
+    return {job.id: str(job.state) for job in jobs}
+
+
+def ended(jobs: Sequence[Job], before: Mapping[str, str]) -> list[Job]:
+    """Jobs that were under way and have come to an end nobody at the page asked for."""
+    return [job for job in jobs if str(job.state) in ("done", "failed") and before.get(job.id) in UNDER_WAY]
+
+
+def news(jobs: Sequence[Job], slugs: Mapping[str, str | None]) -> str:
+    """Notices about ended jobs as JSON for :data:`TELL`; empty if there are none."""
+    return json.dumps([_notice(job, slugs.get(job.id)) for job in jobs]) if jobs else ""
+
+
+def _notice(job: Job, slug: str | None) -> dict[str, str]:
+    # Control characters of a name must not turn the rest of the sentence around either.
+    name = clean_label(job.name, default="Your avatar")
+    identity = f"{job.id}.{job.finished or job.updated}"
+    if str(job.state) == "failed":
+        text = job.error or "The training ended early."
+        return {
+            "id": identity, "level": "failed", "title": f"{name} failed", "text": text, "href": f"./jobs?job={job.id}",
+        }  # fmt: skip
+    href = f"./talk?avatar={slug}" if slug else f"./jobs?job={job.id}"
+    return {
+        "id": identity, "level": "done", "title": f"{name} is ready", "text": "Make it talk.", "href": href,
+    }  # fmt: skip
