@@ -35,7 +35,13 @@ START_S = 300.0
 MEMORY_MB = 3072
 BAD = ("crash", "hang", "unclassified")
 
-EXTREMES = (b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00\x00\x00\x01")
+EXTREMES = (
+    b"\x00\x00\x00\x00",
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\xff",
+    b"\x80\x00\x00\x00",
+    b"\x00\x00\x00\x01",
+)
 BITES = (b"9", b"}", b'"', b",", b"-", b"\xff", b"0000", b"1e999", b"NaN", b"[[", b"\x00")
 
 
@@ -79,6 +85,7 @@ def make_seeds(kind: str, folder: Path) -> None:
         return
     import numpy as np
     import soundfile
+
     from tests.media_support import tone, write_clip
 
     sound = tone(0.4, 48_000)
@@ -90,7 +97,15 @@ def make_seeds(kind: str, folder: Path) -> None:
         ("mjpeg.mov", "mjpeg", "mov"),
     ):
         pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        write_clip(folder / name, n=8, size=(64, 48), codec=codec, container=container, sound=sound, pixel_format=pixels)
+        write_clip(
+            folder / name,
+            n=8,
+            size=(64, 48),
+            codec=codec,
+            container=container,
+            sound=sound,
+            pixel_format=pixels,
+        )
     quiet = np.stack([tone(0.4), -tone(0.4)], axis=1)
     for name in ("pcm.wav", "flac.flac", "vorbis.ogg", "layer3.mp3"):
         soundfile.write(folder / name, quiet, 16_000)
@@ -244,7 +259,12 @@ def run(kind: str, first: int, last: int, deadline: float, scratch: Path) -> dic
             number += 1
     finally:
         judge.close()
-    return {"done": number, "seconds": time.monotonic() - start, "outcomes": dict(found), "failures": failures}
+    return {
+        "done": number,
+        "seconds": time.monotonic() - start,
+        "outcomes": dict(found),
+        "failures": failures,
+    }
 
 
 def merged(before: dict[str, Any], more: dict[str, Any], wanted: int) -> dict[str, Any]:
@@ -278,7 +298,9 @@ def main() -> None:
             before = record.get(kind, {})
             deadline = time.monotonic() + 30 * a.minutes  # half of the time each
             if before.get("done", 0) < wanted:
-                record[kind] = merged(before, run(kind, before.get("done", 0), wanted, deadline, Path(scratch)), wanted)
+                record[kind] = merged(
+                    before, run(kind, before.get("done", 0), wanted, deadline, Path(scratch)), wanted
+                )
                 a.json.parent.mkdir(parents=True, exist_ok=True)
                 a.json.write_text(json.dumps(record, indent=2) + "\n")
             print(kind, json.dumps({k: v for k, v in record[kind].items() if k != "outcomes"}))

@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     os.chdir(before)
 
 
-@pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs"])
+@pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs", "/origin"])
 def test_every_page_is_served(site: Site, page: str) -> None:
     status, headers, body = site.get(page)
     assert status == 200
@@ -104,16 +104,16 @@ def test_private_files_have_no_address(site: Site) -> None:
 
 
 def test_history_and_monitoring_are_off(site: Site) -> None:
-    for address in ("/gradio_api/monitoring", "/monitoring", "/gradio_api/runs", "/gradio_api/mcp/"):
+    for address in ("/gradio_api/monitoring", "/monitoring", "/gradio_api/runs"):
         status, _, body = site.get(address)
         assert status >= 400 or b"disabled" in body.lower(), (address, status, body[:200])
 
 
-def test_only_two_endpoints_are_documented(site: Site) -> None:
+def test_only_four_endpoints_are_documented(site: Site) -> None:
     import json
 
     info = json.loads(site.get("/gradio_api/info")[2])
-    assert set(info["named_endpoints"]) == {"/talk", "/check"}
+    assert set(info["named_endpoints"]) == {"/talk", "/check_clip", "/list_avatars", "/was_made_here"}
     assert info["unnamed_endpoints"] == {}
     assert [p["parameter_name"] for p in info["named_endpoints"]["/talk"]["parameters"]] == [
         "avatar", "text", "voice", "speed",
@@ -158,7 +158,7 @@ def test_wrong_input_gets_words_and_no_path(site: Site, tmp_path: Path) -> None:
     notes = tmp_path / "notes.mp4"
     notes.write_text("this is no film")
     with pytest.raises(AppError) as caught:
-        client.predict(clip=handle_file(notes), api_name="/check")
+        client.predict(clip=handle_file(notes), api_name="/check_clip")
     assert "/tmp" not in str(caught.value)
     assert str(site.studio.home) not in str(caught.value)
     assert len(str(caught.value)) > 20

@@ -95,7 +95,9 @@ def _read(source: Path) -> tuple[bytes, np.ndarray, dict[str, int]]:
     end = data.find(b"end_header\n", 0, MAX_HEADER) + len(b"end_header\n")
     lines = data[:end].decode("ascii", errors="replace").splitlines()
     names = [line.split()[2] for line in lines if re.fullmatch(r"property float \w+", line, re.ASCII)]
-    sizes = [int(line.split()[2]) for line in lines if re.fullmatch(r"element vertex [0-9]{1,9}", line, re.ASCII)]
+    sizes = [
+        int(line.split()[2]) for line in lines if re.fullmatch(r"element vertex [0-9]{1,9}", line, re.ASCII)
+    ]
     n = sizes[0] if sizes else 0
     if (
         "format binary_little_endian 1.0" not in lines

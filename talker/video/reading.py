@@ -256,7 +256,10 @@ class _Source:
         pictures = [s for s in self.container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not pictures:
             raise no_picture(self.name)
-        self.stream: VideoStream = pictures[0]
+        readable = [s for s in pictures if s.codec_context is not None]
+        if not readable:
+            raise unknown_codec(self.name)
+        self.stream: VideoStream = readable[0]
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = _MAX_THREADS
         self.has_audio = bool(self.container.streams.audio)
@@ -362,6 +365,16 @@ def no_picture(name: str) -> VideoError:
         f"{name} has sound but no picture.",
         expected="A video of a person talking.",
         todo="Choose another file.",
+    )
+
+
+def unknown_codec(name: str) -> VideoError:
+    """A picture track without a decoder: rare, or a damaged header."""
+    return VideoError(
+        "video.codec",
+        f"The picture in {name} is stored in a way that cannot be read here.",
+        expected="H.264, HEVC, VP9, AV1 or another common kind.",
+        todo="Export it again, for example as MP4 with H.264.",
     )
 
 
