@@ -31,6 +31,8 @@ from talker.cli.parser import build_parser
         "drive missing --text hello --out out.mp4",
         "drive missing --audio missing.wav --out out.mp4",
         "export missing --ply out.ply",
+        "export missing --splat out.splat",
+        "export missing",
         "bench render",
         "bench drive --avatar missing",
         "ablate missing.data --out results",

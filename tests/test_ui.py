@@ -197,3 +197,24 @@ def test_programs_get_a_signed_film_one_at_a_time(site: Site, monkeypatch: pytes
         assert marks["ai_generated"]
         assert marks["c2pa"]["intact"], "Gradio passed the signed file on as it is"
     assert [len(site.studio.clips(v * 32)) for v in "abcd"] == [1, 1, 1, 0]
+
+
+def test_origin_is_told_in_words_and_the_upload_deleted(site: Site, tmp_path: Path) -> None:
+    from media_support import write_clip
+
+    from talker.provenance import sign
+    from talker.ui.context import Context
+    from talker.ui.origin import OriginPage
+
+    page = OriginPage.__new__(OriginPage)
+    page.context = Context(site.studio)
+    plain, ours = (write_clip(tmp_path / f"{n}.mp4", n=5) for n in ("plain", "ours"))
+    sign(ours, avatar_name="<b>Ada")
+    changed = tmp_path / "changed.mp4"
+    data = bytearray(ours.read_bytes())
+    data[data.index(b"mdat") + 20] ^= 1
+    changed.write_bytes(data)
+    for path, words in ((plain, "No mark of talker"), (ours, "Made with talker"), (changed, "changed since")):
+        shown = page.on_clip(str(path))[0]
+        assert words in shown and "<b>" not in shown
+        assert not path.exists()

@@ -15,7 +15,7 @@ import numpy as np
 
 from talker.audio.reading import SoundCollector, decoding, open_pinned, too_many_bad
 from talker.errors import VideoError
-from talker.sniff import Kind, sniff
+from talker.sniff import Kind, protected, sniff
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -250,6 +250,8 @@ class _Source:
         self._last_s = 0.0
 
     def __enter__(self) -> _Source:
+        if protected(self.path, self.kind):
+            raise is_protected(self.name)
         self._file = self.path.open("rb")
         with decoding(damaged(self.name, "its index cannot be read")):
             self.container = open_pinned(self._file, self.kind.demuxer)
@@ -375,6 +377,16 @@ def unknown_codec(name: str) -> VideoError:
         f"The picture in {name} is stored in a way that cannot be read here.",
         expected="H.264, HEVC, VP9, AV1 or another common kind.",
         todo="Export it again, for example as MP4 with H.264.",
+    )
+
+
+def is_protected(name: str) -> VideoError:
+    """Encrypted pictures."""
+    return VideoError(
+        "video.protected",
+        f"{name} is a protected video: its pictures are encrypted.",
+        expected="A recording of your own.",
+        todo="Choose another file.",
     )
 
 
