@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from talker.errors import ConfigError
 from talker.ui.context import Context, spoken_errors
 
 
@@ -47,6 +48,9 @@ def add_agents(context: Context) -> None:
             clip: The MP4 file.
             request: Filled in by the server.
         """
+        if not clip:
+            with spoken_errors():
+                raise ConfigError("clip.missing", "There is no video.", todo="Send an MP4 file.")
         path = Path(clip)
         try:
             with spoken_errors():

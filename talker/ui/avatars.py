@@ -131,6 +131,7 @@ class AvatarsPage:
             return [*hidden, *[gr.skip()] * 6, *self.publishing.of(None)]
         info = next((a for a in avatars if a.slug == chosen), avatars[0])
         film, ply = info.preview.is_file(), info.ply.is_file()
+        splat = self._splat(info.slug, owner) if ply else None
         return [
             gr.update(visible=False),
             avatar_tiles(avatars, info.slug),
@@ -140,7 +141,7 @@ class AvatarsPage:
             gr.update(value=expose(info.preview) if film else None, visible=film),
             _facts(info),
             gr.update(value=expose(info.ply) if ply else None, visible=ply),
-            gr.update(value=self._splat(info.slug, owner) if ply else None, visible=ply),
+            gr.update(value=splat, visible=splat is not None),
             gr.update(value=None, visible=False),
             *self.publishing.of(info),
         ]

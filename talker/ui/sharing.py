@@ -84,7 +84,7 @@ class PublishPanel:
         if repo and not said:
             said = html.message("info", f"A copy is at {repo}.")
         there = gr.update(visible=bool(repo))
-        return [said, "", gr.update(value=repo) if repo else gr.skip(), there, there, there]
+        return [said, "", repo, there, there, there]
 
     def wire(self, slug: gr.Textbox) -> None:
         """Connect the buttons; ``slug`` holds the chosen avatar."""
