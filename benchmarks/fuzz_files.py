@@ -276,7 +276,23 @@ def merged(before: dict[str, Any], more: dict[str, Any], wanted: int) -> dict[st
         "seconds": round(before.get("seconds", 0.0) + more["seconds"], 1),
         "outcomes": dict(sorted(outcomes.items())),
         "failures": before.get("failures", []) + more["failures"],
+        **({"fixed": before["fixed"]} if "fixed" in before else {}),
     }
+
+
+def judged_again(kind: str, record: dict[str, Any], scratch: Path) -> None:
+    """After a fix: the recorded failures once more; what is no failure now counts as what it became."""
+    make_seeds(kind, scratch / kind / "seeds")
+    judge, outcomes, left = Judge(kind, scratch / kind / "seeds"), Counter(record["outcomes"]), []
+    for failure in record["failures"]:
+        result = judge(int(failure["case"].split(":")[1]))
+        outcomes[failure["outcome"].split(":")[0]] -= 1
+        outcomes[result.split(":")[0]] += 1
+        if result.startswith(BAD):
+            left.append({"case": failure["case"], "outcome": result})
+    judge.close()
+    record["fixed"] = record.get("fixed", 0) + len(record["failures"]) - len(left)
+    record["outcomes"], record["failures"] = dict(sorted((+outcomes).items())), left
 
 
 def main() -> None:
@@ -285,6 +301,7 @@ def main() -> None:
     parser.add_argument("--avatars", type=int, default=WANTED["avatars"])
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after this time, to be continued")
     parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--again", action="store_true", help="judge the recorded failures once more")
     parser.add_argument("--show", metavar="KIND:N", help="repeat one case and let its error through")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="talker-fuzz-") as scratch:
@@ -294,6 +311,13 @@ def main() -> None:
             print(JUDGES[kind](Path(scratch) / "seeds")(int(number)))
             return
         record = json.loads(a.json.read_text()) if a.json.is_file() else {}
+        if a.again:
+            for kind, part in record.items():
+                if part["failures"]:
+                    judged_again(kind, part, Path(scratch))
+            a.json.write_text(json.dumps(record, indent=2) + "\n")
+            print(json.dumps({kind: part["failures"] for kind, part in record.items()}))
+            return
         for kind, wanted in (("media", a.media), ("avatars", a.avatars)):
             before = record.get(kind, {})
             deadline = time.monotonic() + 30 * a.minutes  # half of the time each
