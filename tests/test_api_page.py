@@ -79,7 +79,7 @@ def test_example_runs(address: str, folder: Path, language: str, number: int, co
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -94,7 +94,7 @@ def test_a_token_leaves_no_trace(
     ):
         shown.append(refusal(call, *arguments))
     for method in ("GET", "POST"):
-        fake.fail(method, ".", 500, times=50)
+        fake.fail(method, ".", 500, times=10_000)
     with pytest.raises(gr.Error) as caught:
         load.on_browse("", CANARY, REQUEST)
     shown.append(str(caught.value))
