@@ -16,6 +16,7 @@ HEAD = 4096
 _ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"}
 _STILL_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
 _MAX_BOXES = 10_000
+_MAX_INDEX = 64 << 20
 _FAR = 1 << 40
 _MP3_KBIT_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 _MP3_KBIT_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
@@ -132,6 +133,27 @@ def truncated(path: Path, kind: Kind) -> bool:
             return _matroska_truncated(file, size)
         if kind.demuxer == "avi":
             return int.from_bytes(file.read(8)[4:], "little") + 8 > size
+    return False
+
+
+def protected(path: Path, kind: Kind) -> bool:
+    """Whether the pictures of an MP4 are encrypted (a film bought or rented): its index says so by name."""
+    if kind.demuxer != "mov":
+        return False
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        for _ in range(_MAX_BOXES):
+            file.seek(position)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            length = int.from_bytes(header[8:16], "big") if length == 1 else length or size - position
+            if name == b"moov":
+                file.seek(position)
+                index = file.read(min(length, _MAX_INDEX))
+                return b"encv" in index and b"schm" in index
+            if length < 8 or position + length >= size:
+                return False
+            position += length
     return False
 
 

@@ -78,6 +78,7 @@ CONFINED = {
     "gradio_client": ("jobs/", "studio.py"),
     "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
     "matplotlib": ("train/plots.py", "train/ablation/plots.py"),
+    "markdown_it": ("ui/",),
     "plyfile": ("checkpoint.py", "model/"),
 }
 MAX_LINES = 450

@@ -36,6 +36,8 @@ from talker.cli.parser import build_parser
         "drive missing --text hello --out out.mp4 --intensity 3",
         "drive missing --text hello --out out.mp4 --head-motion -1",
         "export missing --ply out.ply",
+        "export missing --splat out.splat",
+        "export missing",
         "bench render",
         "bench drive --avatar missing",
         "ablate missing.data --out results",

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from talker.errors import CheckpointError
-from talker.studio.viewing import write_view
+from talker.studio.viewing import write_splat, write_view
 
 NAMES = [
     "x",
@@ -70,3 +70,40 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ply").write_bytes(whole[:-7])
     with pytest.raises(CheckpointError):
         write_view(tmp_path / "a.ply", tmp_path / "b.ply")
+
+
+def test_a_splat_says_the_same_in_32_bytes_a_gaussian(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.ply")
+    write_splat(tmp_path / "a.ply", tmp_path / "a.splat")
+    data = (tmp_path / "a.splat").read_bytes()
+    assert len(data) == 32 * len(table)
+    # Read byte by byte, as a viewer does, independent of the writer's record type.
+    rows = [data[i : i + 32] for i in range(0, len(data), 32)]
+    place = np.array([np.frombuffer(r[0:12], "<f4") for r in rows])
+    size = np.array([np.frombuffer(r[12:24], "<f4") for r in rows])
+    rgba = np.array([list(r[24:28]) for r in rows])
+    turn = (np.array([list(r[28:32]) for r in rows]) - 128) / 128
+    alpha = 1 / (1 + np.exp(-table["opacity"].astype(np.float64)))
+    weight = np.exp(table["scale_0"] + table["scale_1"] + table["scale_2"]) * alpha
+    order = np.argsort(-weight, kind="stable")
+    np.testing.assert_array_equal(place, columns(table, "x", "y", "z")[order].astype(np.float32))
+    np.testing.assert_allclose(
+        size, np.exp(columns(table, "scale_0", "scale_1", "scale_2"))[order], rtol=1e-6
+    )
+    colour = 0.5 + 0.28209479 * columns(table, "f_dc_0", "f_dc_1", "f_dc_2")[order]
+    np.testing.assert_allclose(rgba[:, :3], 255 * colour.clip(0, 1), atol=0.51)
+    np.testing.assert_allclose(rgba[:, 3], 255 * alpha[order], atol=0.51)
+    quats = columns(table, "rot_0", "rot_1", "rot_2", "rot_3")[order]
+    quats /= np.linalg.norm(quats, axis=1, keepdims=True)
+    np.testing.assert_allclose(turn, quats, atol=0.0079)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_numbers_that_are_no_head_are_refused(tmp_path: Path, value: float) -> None:
+    write(tmp_path / "a.ply")
+    table = plyfile.PlyData.read(str(tmp_path / "a.ply"))
+    table["vertex"].data["scale_1"][7] = value
+    table.write(str(tmp_path / "a.ply"))
+    for copy in (write_view, write_splat):
+        with pytest.raises(CheckpointError):
+            copy(tmp_path / "a.ply", tmp_path / "b")

@@ -70,7 +70,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     os.chdir(before)
 
 
-@pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs"])
+@pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs", "/origin"])
 def test_every_page_is_served(site: Site, page: str) -> None:
     status, headers, body = site.get(page)
     assert status == 200
@@ -105,16 +105,16 @@ def test_private_files_have_no_address(site: Site) -> None:
 
 
 def test_history_and_monitoring_are_off(site: Site) -> None:
-    for address in ("/gradio_api/monitoring", "/monitoring", "/gradio_api/runs", "/gradio_api/mcp/"):
+    for address in ("/gradio_api/monitoring", "/monitoring", "/gradio_api/runs"):
         status, _, body = site.get(address)
         assert status >= 400 or b"disabled" in body.lower(), (address, status, body[:200])
 
 
-def test_only_two_endpoints_are_documented(site: Site) -> None:
+def test_only_four_endpoints_are_documented(site: Site) -> None:
     import json
 
     info = json.loads(site.get("/gradio_api/info")[2])
-    assert set(info["named_endpoints"]) == {"/talk", "/check"}
+    assert set(info["named_endpoints"]) == {"/talk", "/check_clip", "/list_avatars", "/was_made_here"}
     assert info["unnamed_endpoints"] == {}
     assert [p["parameter_name"] for p in info["named_endpoints"]["/talk"]["parameters"]] == [
         "avatar", "text", "voice", "speed", "intensity", "head_motion", "background", "language", "audio",
@@ -159,7 +159,7 @@ def test_wrong_input_gets_words_and_no_path(site: Site, tmp_path: Path) -> None:
     notes = tmp_path / "notes.mp4"
     notes.write_text("this is no film")
     with pytest.raises(AppError) as caught:
-        client.predict(clip=handle_file(notes), api_name="/check")
+        client.predict(clip=handle_file(notes), api_name="/check_clip")
     assert "/tmp" not in str(caught.value)
     assert str(site.studio.home) not in str(caught.value)
     assert len(str(caught.value)) > 20
@@ -215,3 +215,24 @@ def test_programs_choose_manner_and_background(site: Site) -> None:
         client.predict(avatar="guide", text="Hi.", intensity=5, api_name="/talk")
     with pytest.raises(AppError, match="colour"):
         client.predict(avatar="guide", text="Hi.", background="plaid", api_name="/talk")
+
+
+def test_origin_is_told_in_words_and_the_upload_deleted(site: Site, tmp_path: Path) -> None:
+    from media_support import write_clip
+
+    from talker.provenance import sign
+    from talker.ui.context import Context
+    from talker.ui.origin import OriginPage
+
+    page = OriginPage.__new__(OriginPage)
+    page.context = Context(site.studio)
+    plain, ours = (write_clip(tmp_path / f"{n}.mp4", n=5) for n in ("plain", "ours"))
+    sign(ours, avatar_name="<b>Ada")
+    changed = tmp_path / "changed.mp4"
+    data = bytearray(ours.read_bytes())
+    data[data.index(b"mdat") + 20] ^= 1
+    changed.write_bytes(data)
+    for path, words in ((plain, "No mark of talker"), (ours, "Made with talker"), (changed, "changed since")):
+        shown = page.on_clip(str(path))[0]
+        assert words in shown and "<b>" not in shown
+        assert not path.exists()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from av import AudioFrame
     from av.container import InputContainer
 
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Samples a second: a damaged header may claim millions, whose resampling filter takes minutes to make."""
 GAP_S = 0.05
 """A jump of the timestamps beyond this is filled with silence; smaller ones are jitter of the writer."""
 MAX_BAD_SHARE = 0.02
@@ -56,6 +58,13 @@ class SoundCollector:
         """Append one decoded frame."""
         from av import AudioResampler
 
+        if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
+            raise AudioError(
+                "audio.damaged",
+                f"The sound claims {frame.sample_rate:,} samples a second.",
+                expected=f"{MIN_RATE:,} to {MAX_RATE:,}.",
+                todo="Export it again, for example as WAV or MP3.",
+            )
         layout = f"{frame.layout.name}/{frame.format.name}/{frame.sample_rate}"
         time_s = frame.time if frame.time is not None else self._next_s
         if self.start_s is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,12 +205,22 @@ def _transparent(a: Namespace) -> bool:
 
 
 def export(a: Namespace) -> None:
-    """``export AVATAR --ply F``."""
+    """``export AVATAR --ply F --splat F``."""
     from talker.checkpoint import load_avatar, write_neutral_ply
+    from talker.studio.viewing import write_splat
 
+    if a.ply is None and a.splat is None:
+        raise ConfigError(
+            "export.nothing", "Nothing to write.", todo="Add --ply FILE, --splat FILE, or both."
+        )
     avatar = load_avatar(a.avatar)
-    write_neutral_ply(avatar, a.ply)
-    say(f"{a.ply}: {avatar.n_gaussians:,} Gaussians")
+    with tempfile.TemporaryDirectory(prefix="talker-export-") as folder:
+        ply = a.ply or Path(folder) / "neutral.ply"
+        write_neutral_ply(avatar, ply)
+        if a.splat is not None:
+            write_splat(ply, a.splat)
+    for path in filter(None, (a.ply, a.splat)):
+        say(f"{path}: {avatar.n_gaussians:,} Gaussians")
 
 
 def bench(a: Namespace) -> None:

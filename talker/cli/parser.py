@@ -130,9 +130,10 @@ def _using(sub: argparse._SubParsersAction) -> None:
         "--no-label", action="store_true", help="leave out the visible label (marks in the file stay)"
     )
 
-    p = _add(sub, "export", commands.export, "Write the neutral avatar as a standard 3DGS PLY.")
+    p = _add(sub, "export", commands.export, "Write the neutral avatar as a standard 3DGS file.")
     p.add_argument("avatar", type=Path)
-    p.add_argument("--ply", type=Path, required=True)
+    p.add_argument("--ply", type=Path, help="3DGS PLY, for any viewer or editor")
+    p.add_argument("--splat", type=Path, help=".splat, 32 bytes a Gaussian, for viewers in the browser")
 
     p = _add(sub, "bench", commands.bench, "Measure speed; writes JSON to benchmarks/results.")
     p.add_argument("what", choices=("render", "drive", "train", "prepare"))

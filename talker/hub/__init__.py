@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from talker.hub.client import Hub, HubAvatar
-from talker.hub.names import check_repo_id
+from talker.hub.names import check_repo_id, repo_id_of
 
 
 def write_card(avatar_dir: Path) -> Path:
@@ -13,4 +13,4 @@ def write_card(avatar_dir: Path) -> Path:
     return model_card.write_card(avatar_dir)
 
 
-__all__ = ["Hub", "HubAvatar", "check_repo_id", "write_card"]
+__all__ = ["Hub", "HubAvatar", "check_repo_id", "repo_id_of", "write_card"]

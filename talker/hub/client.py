@@ -13,6 +13,8 @@ from talker.hub.names import check_repo_id, check_revision
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+    from talker.hub.look import HubLook
+
 API_S = 120.0
 
 
@@ -48,6 +50,10 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"Hub({self._endpoint!r})"  # the token must not reach a log
+
+    def with_token(self, token: str | bool) -> Hub:
+        """The same server for somebody else; an empty token or False is nobody."""
+        return Hub(self._endpoint, token)
 
     def publish(self, avatar_dir: Path, repo_id: str, *, private: bool = True, replace: bool = False) -> str:
         """Upload an avatar; returns the address of its page.
@@ -156,6 +162,31 @@ class Hub:
             )
         return results
 
+    def look(self, repo_id: str) -> HubLook:
+        """Poster, card and figures of an avatar, without loading it.
+
+        Raises:
+            HubError: ``hub.not_found`` (also for private and gated), ``.timeout``, ``.offline``, ...
+        """
+        from talker.hub.look import look
+
+        check_repo_id(repo_id)
+        return look(self._api, repo_id)
+
+    def set_private(self, repo_id: str, private: bool) -> None:
+        """Show a published avatar to everybody, or to its owner alone again.
+
+        Raises:
+            HubError: ``hub.not_found``, ``.not_an_avatar``, ``.forbidden``, ...
+        """
+        from talker.hub.transport import limits
+
+        check_repo_id(repo_id)
+        self._require_token()
+        with limits(API_S):
+            self._require_avatar(repo_id)
+            self._api.update_repo_settings(repo_id, private=private)
+
     def delete(self, repo_id: str) -> None:
         """Delete the repository of an avatar for good; refuses repositories that hold something else.
 
@@ -163,18 +194,11 @@ class Hub:
             HubError: ``hub.not_found``, ``.not_an_avatar``, ``.forbidden``, ...
         """
         from talker.hub.transport import limits
-        from talker.model_card import TAG
 
         check_repo_id(repo_id)
         self._require_token()
         with limits(API_S):
-            info = self._api.model_info(repo_id, expand=["tags"])
-            if TAG not in (info.tags or ()):
-                raise HubError(
-                    "hub.not_an_avatar",
-                    "This repository does not hold an avatar of talker.",
-                    todo="Delete it on its page if you mean it.",
-                )
+            self._require_avatar(repo_id)
             self._api.delete_repo(repo_id)
 
     def whoami(self) -> str:
@@ -188,6 +212,17 @@ class Hub:
         self._require_token()
         with limits(API_S):
             return str(self._api.whoami()["name"])
+
+    def _require_avatar(self, repo_id: str) -> None:
+        from talker.model_card import TAG
+
+        info = self._api.model_info(repo_id, expand=["tags"])
+        if TAG not in (info.tags or ()):
+            raise HubError(
+                "hub.not_an_avatar",
+                "This repository does not hold an avatar of talker.",
+                todo="Change it on its own page if you mean it.",
+            )
 
     def _require_token(self) -> None:
         from talker.hub.publish import require_token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from talker.errors import HubError
 
@@ -10,6 +11,28 @@ _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REPO_ID = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,98}[A-Za-z0-9._-])?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+
+
+def repo_id_of(text: str) -> str:
+    """The repository a person means: ``owner/name`` itself, or a link to its page. No link is ever followed.
+
+    Raises:
+        HubError: ``hub.repo_id``.
+    """
+    words = str(text).strip()
+    if "://" not in words and not words.startswith(tuple(f"{host}/" for host in _HOSTS)):
+        return check_repo_id(words)
+    try:
+        link = urlsplit(words if "://" in words else f"https://{words}")
+    except ValueError:
+        return check_repo_id(words)
+    parts = [part for part in link.path.split("/") if part]
+    if link.scheme not in ("http", "https") or link.netloc not in _HOSTS or len(parts) < 2:
+        return check_repo_id(words)
+    return check_repo_id("/".join(parts[:2]))
 
 
 def check_repo_id(repo_id: str) -> str:
@@ -31,7 +54,7 @@ def check_repo_id(repo_id: str) -> str:
             "hub.repo_id",
             f"{str(repo_id)[:60]!a} is not the name of a repository.",
             expected="owner/name with letters, digits, '-', '_' and '.', at most 96 characters.",
-            todo="Type the name as it stands on the repository's page, without the address of the site.",
+            todo="Type the name as it stands on the repository's page, or copy the page's address.",
         )
     return repo_id
 

@@ -262,7 +262,7 @@ def not_found() -> HubError:
     return HubError(
         "hub.not_found",
         "There is no such avatar on the Hub, or you have no access to it.",
-        todo="Check the name; sign in if it is private.",
+        todo="Check the name. If it is private or gated, sign in with an account that may see it.",
     )
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ class Note:
     """``job:<id>`` or ``hub:<repo>``; empty for a folder somebody put there."""
     added: str = ""
     """ISO 8601, UTC."""
+    published: str = ""
+    """Repository on the Hub that holds a copy, if this machine put it there."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ class Gallery:
         write_atomic(self._note_path(slug), json.dumps(asdict(note)).encode())
         shutil.move(folder, self.root / slug)
         return slug
+
+    def note_published(self, slug: str, owner: str, repo_id: str) -> None:
+        """Remember where a copy of an avatar is; an empty ``repo_id`` forgets it."""
+        info = self.own(slug, owner)
+        note = replace(info.note, published=repo_id)
+        write_atomic(self._note_path(slug), json.dumps(asdict(note)).encode())
 
     def find_source(self, source: str) -> str | None:
         """Slug of the avatar that came from ``source``."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -19,6 +17,7 @@ from talker.studio.gallery import AvatarInfo, Gallery
 from talker.studio.inbox import Inbox, Upload, clean_label
 from talker.studio.line import Line
 from talker.studio.presets import PresetInfo, hourly_price, preset_infos
+from talker.studio.sharing import Sharing
 from talker.studio.speaking import Speaking
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ class Studio(Speaking):
     ) -> None:
         self.home = Path(home or default_home()).expanduser().resolve()
         self.config = config or StudioConfig()
-        self._hub = hub
         self._queue = queue
         self._lock = threading.RLock()
         self._importing = threading.RLock()
@@ -66,6 +64,7 @@ class Studio(Speaking):
         self.gallery = Gallery(self.home / "avatars")
         self.shelf = ClipShelf(self.home / "clips")
         self.line = Line()
+        self.sharing = Sharing(self.gallery, self.home / "pulled", hub, self._engine)
         self._loader = talking.Loader(self.config.loaded_avatars)
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -246,41 +245,18 @@ class Studio(Speaking):
         """Delete an avatar from this machine."""
         self.gallery.delete(slug, owner)
 
-    def publish(
-        self, slug: str, owner: str, repo_id: str, *, private: bool = True, token: str | None = None
-    ) -> str:
-        """Upload an avatar to the Hub and return its address.
+    def splat_of(self, slug: str, owner: str, target: Path) -> Path:
+        """Write the neutral pose of an avatar as a ``.splat`` to ``target``."""
+        from talker.studio.viewing import write_splat
 
-        Args:
-            slug: The avatar.
-            owner: Only the owner may publish.
-            repo_id: ``name/repository``.
-            private: Visible to its owner alone.
-            token: The caller's own, used once; None takes the login of this machine.
-        """
-        self._engine()
-        info = self.gallery.own(slug, owner)
-        hub = self._hub_client(token)
-        return hub.publish(info.folder, repo_id, private=private)
+        write_splat(self.gallery.get(slug, owner).ply, target)
+        return target
 
-    def pull(self, repo_id: str, owner: str, *, anonymous: bool = False) -> str:
-        """Load an avatar from the Hub by repository id; returns its slug. ``anonymous`` uses nobody's login."""
-        self._engine()
-        from talker.card import read_card
+    def origin_of(self, clip: Path) -> dict[str, Any]:
+        """What the marks of a video say about its origin; see :func:`talker.provenance.inspect`."""
+        from talker.provenance import inspect
 
-        repo_id = repo_id.strip()
-        destination = self.home / "pulled" / secrets.token_hex(16)
-        try:
-            folder = self._hub_client("" if anonymous else None).pull(repo_id, destination)
-            return self.gallery.adopt(folder, read_card(folder).name, owner, f"hub:{repo_id}")
-        finally:
-            shutil.rmtree(destination, ignore_errors=True)
-
-    def search(self, *, anonymous: bool = False) -> list[str]:
-        """Repository ids of public avatars on the Hub."""
-        self._engine()
-        found = self._hub_client("" if anonymous else None).search()
-        return [str(getattr(item, "repo_id", item)) for item in found]
+        return inspect(clip)
 
     # --- inside ------------------------------------------------------------------------------------------
 
@@ -359,12 +335,6 @@ class Studio(Speaking):
 
                 self._queue = JobQueue(self.home)
             return self._queue
-
-    def _hub_client(self, token: str | None) -> Hub:
-        """A client with the given token; None is the login of this machine, an empty one is nobody."""
-        from talker.hub import Hub
-
-        return self._hub or (Hub() if token is None else Hub(token=token))
 
     def _collect(self) -> None:
         """Move the avatars of finished jobs into the gallery; safe to repeat after a crash at any point."""

@@ -1,4 +1,4 @@
-"""The documented endpoints, for programs: ``talk`` and ``check``."""
+"""The documented endpoints, for programs: ``talk`` and ``check_clip``; ``agents`` has the others."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
                     return expose(made.clip.download)
         raise AssertionError("a run without error ends with a clip")
 
-    def check(clip: str, request: gr.Request) -> dict[str, Any]:
+    def check_clip(clip: str, request: gr.Request) -> dict[str, Any]:
         """Look at a video before making an avatar of it: what is good, what is not, what to do.
 
         Args:
@@ -110,7 +110,9 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
         concurrency_limit=MAX_WAITING,
         concurrency_id=RENDERING,
     )
-    run_check.click(check, clip, report, api_name="check", concurrency_limit=2, concurrency_id="check")
+    run_check.click(
+        check_clip, clip, report, api_name="check_clip", concurrency_limit=2, concurrency_id="check"
+    )
 
 
 def _caller(context: Context, request: gr.Request) -> str:

@@ -14,7 +14,8 @@ import gradio as gr
 from gradio.components import Navbar
 
 from talker.studio import Studio
-from talker.ui import avatars, create, jobs, talk
+from talker.ui import avatars, create, jobs, origin, talk
+from talker.ui.agents import add_agents, mcp_available
 from talker.ui.api import add_api
 from talker.ui.context import Context
 from talker.ui.theme import STYLE, display_fonts, theme
@@ -48,10 +49,12 @@ def build_app(studio: Studio, *, shared: bool = False) -> gr.Blocks:
         Navbar(visible=False, main_page_name="Create")
         create.CreatePage(context)
         add_api(context, render)
+        add_agents(context)
     pages: tuple[tuple[str, Callable[[], object]], ...] = (
         ("Talk", lambda: talk.TalkPage(context, demo, render)),
         ("Avatars", lambda: avatars.AvatarsPage(context, demo)),
         ("Jobs", lambda: jobs.JobsPage(context, demo)),
+        ("Origin", lambda: origin.OriginPage(context)),
     )
     for name, build in pages:
         with demo.route(name, f"/{name.lower()}"):
@@ -93,7 +96,7 @@ def launch(
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,
-        mcp_server=False,
+        mcp_server=mcp_available(),
         pwa=False,
         footer_links=[],
         favicon_path=LOGO,

@@ -7,17 +7,17 @@ from typing import Any
 
 import gradio as gr
 
-from talker.errors import HubError
+from talker.errors import TalkerError
 from talker.studio.gallery import AvatarInfo
 from talker.ui import html
 from talker.ui.context import PICK, QUIET, Context, expose, markup, new_shown_folder, spoken_errors
 from talker.ui.figures import HEADING, known, others
 from talker.ui.live import finished_video
+from talker.ui.sharing import LoadPanel, PublishPanel
 from talker.ui.tiles import avatar_tiles
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './avatars?avatar=' + slug); }"
 SURE = "(slug) => confirm('Delete this avatar for good?') ? slug : ''"
-MAX_FOUND = 24
 OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
 
 
@@ -37,7 +37,7 @@ class AvatarsPage:
             with gr.Column(scale=4, min_width=280):
                 self._more()
         with gr.Column(elem_classes="tk-card"):
-            self._hub()
+            self.hub = LoadPanel(context)
         markup(html.footer(self.studio.config.report_url))
         self._wire(demo)
 
@@ -55,46 +55,22 @@ class AvatarsPage:
         with gr.Row():
             self.talk = gr.Button("Make it talk", variant="primary", min_width=130, elem_id="tk-open-talk")
             self.solid = gr.Button("Show in 3D", min_width=110, elem_id="tk-show-3d")
-            self.ply = gr.DownloadButton("Download 3D", min_width=110, elem_id="tk-ply")
         self.model = gr.Model3D(
             label="Neutral pose", show_label=False, visible=False, height=420, elem_id="tk-model"
         )
+        with gr.Row():
+            self.ply = gr.DownloadButton("Download PLY", size="sm", min_width=110, elem_id="tk-ply")
+            self.splat = gr.DownloadButton("Download .splat", size="sm", min_width=110, elem_id="tk-splat")
 
     def _more(self) -> None:
         with gr.Column(elem_classes="tk-card"):
             self.facts = markup(elem_id="tk-avatar-facts")
-        with gr.Accordion("Publish to the Hugging Face Hub", open=False):
-            self.repo = gr.Textbox(label="Repository", placeholder="your-name/ada", max_length=96)
-            self.private = gr.Checkbox(label="Private: only you can see it", value=True)
-            login = "" if self.context.shared else " Leave it empty to use the login of this machine."
-            self.token = gr.Textbox(
-                label="Access token",
-                type="password",
-                placeholder="hf_…",
-                info=f"Used once and not kept.{login}",
-            )
-            self.publish = gr.Button("Publish", elem_id="tk-publish")
-            self.published = markup()
+        self.publishing = PublishPanel(self.context)
         with gr.Accordion("Delete", open=False):
             markup(
                 '<p class="tk-status">Every file of it on this machine. A copy on the Hub stays there.</p>'
             )
             self.delete = gr.Button("Delete this avatar", variant="stop", elem_id="tk-delete-avatar")
-
-    def _hub(self) -> None:
-        markup(html.section("", "Load from the Hub", "Somebody's avatar, by the name of its repository."))
-        with gr.Row(equal_height=True):
-            self.wanted = gr.Textbox(
-                label="Repository",
-                show_label=False,
-                placeholder="owner/avatar",
-                scale=4,
-                max_length=96,
-                elem_id="tk-repo",
-            )
-            self.load = gr.Button("Load", variant="primary", scale=1, min_width=100, elem_id="tk-load")
-            self.browse = gr.Button("Browse", scale=1, min_width=100, elem_id="tk-browse")
-        self.found = markup(js_on_load=PICK, elem_id="tk-found")
 
     def _wire(self, demo: gr.Blocks) -> None:
         shown = [
@@ -106,8 +82,9 @@ class AvatarsPage:
             self.preview,
             self.facts,
             self.ply,
+            self.splat,
             self.model,
-            self.published,
+            *self.publishing.shown,
         ]
         demo.load(self.on_load, None, shown, **QUIET).failure(html.failed, None, self.nobody, **QUIET)
         self.tiles.pick(self.on_pick, None, shown, **QUIET).success(
@@ -115,17 +92,9 @@ class AvatarsPage:
         )
         self.talk.click(None, self.slug, None, js=OPEN_TALK, **QUIET)
         self.solid.click(self.on_solid, self.slug, self.model, **QUIET)
-        self.publish.click(
-            self.on_publish,
-            [self.slug, self.repo, self.private, self.token],
-            [self.published, self.token],
-            api_visibility="private",
-        )
+        self.publishing.wire(self.slug)
         self.delete.click(self.on_delete, self.slug, shown, js=SURE, **QUIET)
-        for event in (self.load.click, self.wanted.submit):
-            event(self.on_pull, self.wanted, shown, api_visibility="private")
-        self.browse.click(self.on_browse, None, self.found, api_visibility="private")
-        self.found.pick(self.on_found, None, self.wanted, **QUIET)
+        self.hub.wire(self._show, shown)
 
     def on_load(self, request: gr.Request) -> list[Any]:
         """Fill the page; the address may name an avatar."""
@@ -145,15 +114,6 @@ class AvatarsPage:
             )
             return gr.update(value=str(view), visible=True)
 
-    def on_publish(
-        self, chosen: str, repo: str, private: bool, token: str, request: gr.Request
-    ) -> tuple[str, str]:
-        """Upload; the token leaves the page with the answer."""
-        with spoken_errors():
-            owner = self.context.owner(request)
-            url = self.studio.publish(chosen, owner, repo.strip(), private=private, token=self._token(token))
-        return html.message("check", url, "Published, for you alone." if private else "Published."), ""
-
     def on_delete(self, chosen: str, request: gr.Request) -> list[Any]:
         """Delete, if the browser's question was answered with yes."""
         with spoken_errors():
@@ -162,36 +122,16 @@ class AvatarsPage:
                 self.studio.delete_avatar(chosen, owner)
             return self._show("", owner)
 
-    def on_pull(self, repo: str, request: gr.Request) -> list[Any]:
-        """Load from the Hub."""
-        with spoken_errors():
-            owner = self.context.owner(request)
-            return self._show(self.studio.pull(repo, owner, anonymous=self.context.shared), owner)
-
-    def on_browse(self) -> str:
-        """Public avatars on the Hub."""
-        with spoken_errors():
-            names = self.studio.search(anonymous=self.context.shared)
-        if not names:
-            return html.message("info", "No public avatars were found.")
-        items = "".join(
-            f'<button type="button" class="tk-job" data-id="{html.esc(n)}"><span><b>{html.esc(n)}</b></span></button>'
-            for n in names[:MAX_FOUND]
-        )
-        return f'<div class="tk-jobs">{items}</div>'
-
-    def on_found(self, event: gr.EventData) -> str:
-        """A search result was chosen."""
-        return str(event.id)
-
     def _show(self, chosen: str, owner: str) -> list[Any]:
         avatars = self.studio.avatars(owner)
         if not avatars:
             words = "Make one from a short video of somebody talking, or load one from the Hub below."
             empty = html.empty("people", "No avatar yet", words, ("Create an avatar", ""))
-            return [gr.update(value=empty, visible=True), "", gr.update(visible=False), "", *[gr.skip()] * 6]
+            hidden = [gr.update(value=empty, visible=True), "", gr.update(visible=False), ""]
+            return [*hidden, *[gr.skip()] * 6, *self.publishing.of(None)]
         info = next((a for a in avatars if a.slug == chosen), avatars[0])
         film, ply = info.preview.is_file(), info.ply.is_file()
+        splat = self._splat(info.slug, owner) if ply else None
         return [
             gr.update(visible=False),
             avatar_tiles(avatars, info.slug),
@@ -201,17 +141,17 @@ class AvatarsPage:
             gr.update(value=expose(info.preview) if film else None, visible=film),
             _facts(info),
             gr.update(value=expose(info.ply) if ply else None, visible=ply),
+            gr.update(value=splat, visible=splat is not None),
             gr.update(value=None, visible=False),
-            "",
+            *self.publishing.of(info),
         ]
 
-    def _token(self, token: str) -> str | None:
-        """The visitor's own token; on a shared server never the operator's."""
-        if not token.strip() and self.context.shared:
-            raise HubError(
-                "hub.token", "There is no access token.", todo="Paste one of yours; it is used once."
-            )
-        return token.strip() or None
+    def _splat(self, slug: str, owner: str) -> str | None:
+        """The download as a ``.splat``; without one when the 3D file of a stranger cannot be read."""
+        try:
+            return str(self.studio.splat_of(slug, owner, new_shown_folder() / f"{slug}.splat"))
+        except TalkerError:
+            return None
 
 
 def _head(info: AvatarInfo) -> str:

@@ -34,14 +34,14 @@ ICONS = {
 
 def esc(value: object) -> str:
     """Text made safe for HTML, and for the template language of ``gr.HTML`` (braces, dollars, backticks)."""
-    text = "".join(c for c in str(value) if c in "\n\t" or (c.isprintable() and not _bidi(c)))
+    text = "".join(c for c in str(value) if c in "\n\t" or (c.isprintable() and not is_bidi(c)))
     text = html.escape(text, quote=True)
     for char in "{}$`\\":
         text = text.replace(char, f"&#{ord(char)};")
     return text
 
 
-def _bidi(char: str) -> bool:
+def is_bidi(char: str) -> bool:
     """Controls that reverse the writing direction of what follows."""
     return "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
 
@@ -70,7 +70,8 @@ def footer(report_url: str = "") -> str:
     link = f' <a href="{esc(report_url)}" rel="noopener">Report misuse</a>' if report_url else ""
     return (
         '<footer class="tk-footer">Every clip made here is labelled as AI-generated and carries a signed record of '
-        f"its origin. Only make avatars of people who agreed.{link}</footer>"
+        'its origin. <a href="./origin">Was this made here?</a> Only make avatars of people who agreed.'
+        f"{link}</footer>"
     )
 
 

@@ -6,6 +6,21 @@ import base64
 import io
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def inline(data: bytes, side: int) -> str:
+    """Like :func:`thumbnail` of a picture in memory, which may be a stranger's: JPEG alone, decoded and made anew."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return _data_uri(image, side)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return ""
 
 MAX_MOVING = 4 << 20
 """Bytes of a moving picture that is put into a page."""
@@ -36,7 +51,11 @@ def _encode(path: Path, _changed: int, side: int) -> str:
     from PIL import Image
 
     with Image.open(path) as image:
-        image.thumbnail((side, side))
-        data = io.BytesIO()
-        image.convert("RGB").save(data, "JPEG", quality=84)
+        return _data_uri(image, side)
+
+
+def _data_uri(image: Image, side: int) -> str:
+    image.thumbnail((side, side))
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=84)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

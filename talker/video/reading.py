@@ -15,7 +15,7 @@ import numpy as np
 
 from talker.audio.reading import SoundCollector, decoding, open_pinned, too_many_bad
 from talker.errors import VideoError
-from talker.sniff import Kind, sniff
+from talker.sniff import Kind, protected, sniff
 from talker.video.ticks import ConstantRate, Window
 
 if TYPE_CHECKING:
@@ -234,13 +234,18 @@ class _Source:
         self._last_s = 0.0
 
     def __enter__(self) -> _Source:
+        if protected(self.path, self.kind):
+            raise is_protected(self.name)
         self._file = self.path.open("rb")
         with decoding(damaged(self.name, "its index cannot be read")):
             self.container = open_pinned(self._file, self.kind.demuxer)
         pictures = [s for s in self.container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not pictures:
             raise no_picture(self.name)
-        self.stream: VideoStream = pictures[0]
+        readable = [s for s in pictures if s.codec_context is not None]
+        if not readable:
+            raise unknown_codec(self.name)
+        self.stream: VideoStream = readable[0]
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = _MAX_THREADS
         self.has_audio = bool(self.container.streams.audio)
@@ -355,6 +360,26 @@ def no_picture(name: str) -> VideoError:
         "video.no_picture",
         f"{name} has sound but no picture.",
         expected="A video of a person talking.",
+        todo="Choose another file.",
+    )
+
+
+def unknown_codec(name: str) -> VideoError:
+    """A picture track without a decoder: rare, or a damaged header."""
+    return VideoError(
+        "video.codec",
+        f"The picture in {name} is stored in a way that cannot be read here.",
+        expected="H.264, HEVC, VP9, AV1 or another common kind.",
+        todo="Export it again, for example as MP4 with H.264.",
+    )
+
+
+def is_protected(name: str) -> VideoError:
+    """Encrypted pictures."""
+    return VideoError(
+        "video.protected",
+        f"{name} is a protected video: its pictures are encrypted.",
+        expected="A recording of your own.",
         todo="Choose another file.",
     )
 
