@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from talker.errors import JobError
 from talker.jobs.job import JobState
-from talker.jobs.queue import APPLICATION_VERSION, JobQueue, healthy, make_engine, message_id
+from talker.jobs.database import healthy, make_engine
+from talker.jobs.queue import APPLICATION_VERSION, JobQueue, message_id
 
 
 @pytest.fixture
