@@ -54,6 +54,8 @@ class CloudRun:
             command = [word.replace(volume["mountPath"], str(place)) for word in command]
         given = self.spec["environment"] | self.spec.get("secrets", {})
         environment = {**os.environ, **env, **given, "TMPDIR": str(self.folder), "JOB_ID": self.id}
+        paths = [p for p in (env.get("PYTHONPATH"), given.get("PYTHONPATH")) if p]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)  # the folder of the image is this one
         for self.tries in range(1, int(self.spec.get("attempts") or 1) + 1):
             self.stage = "RUNNING"
             with (self.folder / "log").open("ab") as log:

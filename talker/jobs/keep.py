@@ -39,6 +39,8 @@ class KeepConfig:
     every_s: float = 120.0
     """Seconds between two checkpoints of a job that are kept: what a machine that vanishes costs at most."""
     look_s: float = 5.0
+    forget_published: bool = True
+    """A published avatar needs no keeping."""
 
 
 class Keeper:
@@ -85,10 +87,38 @@ class Keeper:
             if (self.store.root / job_id).exists():
                 continue
             try:
-                back += self._bring_back(job_id)
+                back += self.bring_back(job_id)
             except (TalkerError, ValueError, KeyError, TypeError, OSError) as error:
                 log.error("job %s could not be brought back: %s", job_id, error)
         return back
+
+    def bring_back(self, job_id: str) -> bool:
+        """Fetch one job that is kept into the store, ready to go on; false if it is not the one it claims to be.
+
+        Raises:
+            HubError: ``hub.conflict``: another place was quicker; ``hub.not_found``, ...
+        """
+        building = self.store.root / f".new-{secrets.token_hex(8)}"
+        building.mkdir(mode=0o700)
+        try:
+            commit = self.work.pull(job_id, building)
+            accepted = Accepted.from_dict(json.loads((building / "request.json").read_text()))
+            if accepted.id != job_id:
+                return False
+            status = Status.from_dict(json.loads((building / "status.json").read_text()))
+            write_atomic(building / "status.json", to_json(asdict(_revived(status))))
+            # From now on a place that still had the job can no longer write it.
+            commit = self.work.push(
+                job_id, {"status.json": building / "status.json"}, commit, whole=False
+            )
+            write_atomic(building / KEPT, to_json({"commit": commit}))
+            building.rename(self.store.root / job_id)
+            fsync_folder(self.store.root)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        self.store.log(job_id, "state", state=self.store.status(job_id).state, message=BACK)
+        self._known.add(job_id)
+        return True
 
     def forget(self, job_id: str) -> None:
         """Delete what is kept of a job. If the Hub does not answer, the next look does it."""
@@ -114,6 +144,15 @@ class Keeper:
             except (TalkerError, OSError) as error:  # deleted, or replaced under our hands: the next look
                 log.info("job %s is not kept yet: %s", job_id, error)
 
+    def settle(self, tries: int = 8, pause_s: float = 2.0) -> bool:
+        """Look until the Hub has everything as it is; false if it will not take it."""
+        for attempt in range(tries):
+            self.look(all_now=True)
+            if all(self._seen.get(job_id, ((),))[0] == self._looks(job_id) for job_id in self.store.ids()):
+                return True
+            time.sleep(pause_s * 2**attempt)
+        return False
+
     # --- inside ------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
@@ -129,12 +168,14 @@ class Keeper:
         if kept.get("lost"):
             return
         ends = any(self.store.wished(job_id, wish) for wish in ("cancel", "delete"))
-        if ends or status.state == JobState.CANCELLED or status.summary.get("published"):
+        if ends or status.state == JobState.CANCELLED or (
+            self.config.forget_published and status.summary.get("published")
+        ):
             if kept.get("commit"):
                 self.forget(job_id)
                 (self.store.folder(job_id) / KEPT).unlink(missing_ok=True)
             return
-        looks = (status.state, status.run, tuple(sorted(self.store.live(job_id).marks.items())))
+        looks = self._looks(job_id)
         seen, when = self._seen.get(job_id, ((), 0.0))
         due = now or looks[:2] != seen[:2] or time.monotonic() - when >= self.config.every_s
         if looks != seen and due:
@@ -142,6 +183,11 @@ class Keeper:
                 self._push(job_id, status.state, kept.get("commit"))
             self._known.add(job_id)
             self._seen[job_id] = (looks, time.monotonic())
+
+    def _looks(self, job_id: str) -> tuple:
+        """What makes a job worth another write."""
+        status = self.store.status(job_id)
+        return status.state, status.run, tuple(sorted(self.store.live(job_id).marks.items()))
 
     def _push(self, job_id: str, state: JobState, parent: str | None) -> None:
         folder = self.store.folder(job_id)
@@ -157,29 +203,6 @@ class Keeper:
                     files[name] = target
             commit = self.work.push(job_id, files, parent)
         write_atomic(folder / KEPT, to_json({"commit": commit}))
-
-    def _bring_back(self, job_id: str) -> bool:
-        building = self.store.root / f".new-{secrets.token_hex(8)}"
-        building.mkdir(mode=0o700)
-        try:
-            commit = self.work.pull(job_id, building)
-            accepted = Accepted.from_dict(json.loads((building / "request.json").read_text()))
-            if accepted.id != job_id:
-                return False
-            status = Status.from_dict(json.loads((building / "status.json").read_text()))
-            write_atomic(building / "status.json", to_json(asdict(_revived(status))))
-            # From now on a place that still had the job can no longer write it.
-            commit = self.work.push(
-                job_id, {"status.json": building / "status.json"}, commit, whole=False
-            )
-            write_atomic(building / KEPT, to_json({"commit": commit}))
-            building.rename(self.store.root / job_id)
-            fsync_folder(self.store.root)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        self.store.log(job_id, "state", state=self.store.status(job_id).state, message=BACK)
-        self._known.add(job_id)
-        return True
 
     def _lose(self, job_id: str) -> None:
         """Another machine took the job: stop here, and leave what is kept to it."""

@@ -38,10 +38,10 @@ APPLICATION_VERSION = "jobs-1"
 """Pinned: an update of the code must still find the jobs that an older one queued. Raise it only when the meaning
 of a message changes."""
 WORKFLOW = "talker_job"
-QUEUE_OF = {"local": "train", "space": "remote"}
+QUEUE_OF = {"local": "train", "space": "remote", "jobs": "remote"}
 CONCURRENCY = {"train": 1, "remote": 8}
 """One training at a time: it uses the whole GPU, or all cores. Following a remote job costs nothing."""
-RUNNER_OF = {"space": "talker.jobs.remote"}
+RUNNER_OF = {"space": "talker.jobs.remote", "jobs": "talker.jobs.hub_jobs"}
 _WAITING = ["ENQUEUED", "PENDING", "DELAYED"]
 
 
