@@ -101,7 +101,9 @@ def _watch(
     busy = time.monotonic()
     while not shutdown.wait(config.reconcile_s):
         if leases is not None and leases.lost:
-            log.error("the shared database was out of reach for too long; the jobs may be somebody else's now")
+            log.error(
+                "the shared database was out of reach for too long; the jobs may be somebody else's now"
+            )
             return EXIT_LOST
         try:
             if leases is not None:

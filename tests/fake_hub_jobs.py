@@ -56,7 +56,8 @@ class CloudRun:
         environment = {**os.environ, **env, **given, "TMPDIR": str(self.folder), "JOB_ID": self.id}
         paths = [p for p in (env.get("PYTHONPATH"), given.get("PYTHONPATH")) if p]
         environment["PYTHONPATH"] = os.pathsep.join(paths)  # the folder of the image is this one
-        for self.tries in range(1, int(self.spec.get("attempts") or 1) + 1):
+        for tries in range(1, int(self.spec.get("attempts") or 1) + 1):
+            self.tries = tries
             self.stage = "RUNNING"
             with (self.folder / "log").open("ab") as log:
                 self.process = subprocess.Popen(
@@ -156,7 +157,9 @@ class JobRoutes(Handler):
         for volume in spec.get("volumes") or []:
             if volume["type"] == "bucket" and volume["source"] not in self.hub.buckets:
                 raise _Answer(404, message="Bucket not found")
-        job = CloudRun(f"{len(self.hub.jobs):024x}", namespace, spec, self.hub.storage / f"job{len(self.hub.jobs)}")
+        job = CloudRun(
+            f"{len(self.hub.jobs):024x}", namespace, spec, self.hub.storage / f"job{len(self.hub.jobs)}"
+        )
         job.folder.mkdir(parents=True)
         self.hub.jobs[job.id] = job
         job.start(self.hub, self.hub.job_environment)
@@ -165,7 +168,9 @@ class JobRoutes(Handler):
     def listed(self, namespace: str) -> None:
         self._owner(namespace)
         wanted = [label.split("=", 1) for label in self.query.get("label", [])]
-        found = [j for j in self.hub.jobs.values() if all(j.spec.get("labels", {}).get(k) == v for k, v in wanted)]
+        found = [
+            j for j in self.hub.jobs.values() if all(j.spec.get("labels", {}).get(k) == v for k, v in wanted)
+        ]
         raise _Answer(200, [job.describe() for job in found if job.namespace == namespace])
 
     def _job(self, namespace: str, job_id: str) -> CloudRun:

@@ -23,7 +23,12 @@ KEPT = "alice/talker-work-jobs-"
 
 def setup(hub: FakeHub, folder: Path, **more: str) -> dict[str, str]:
     """What an app is started with."""
-    jobs = {"ACCOUNT": "alice", "IMAGE": "hf.co/spaces/alice/talker-train", "RUNNER": "tiny_trainer", "POLL_S": "0.3"}
+    jobs = {
+        "ACCOUNT": "alice",
+        "IMAGE": "hf.co/spaces/alice/talker-train",
+        "RUNNER": "tiny_trainer",
+        "POLL_S": "0.3",
+    }
     return hub_environment(hub, folder) | {f"TALKER_JOBS_{k}": v for k, v in jobs.items()} | more
 
 
@@ -55,7 +60,10 @@ def test_the_price_is_known_before_anything_starts(hub: FakeHub, app: dict[str, 
     found = launchers(tmp_path / "home")
     assert list(found) == ["local", "jobs"] and isinstance(found["jobs"], HubJobsLauncher)
     text = str(quote_at(hub, config))
-    assert text == "Nvidia L4 (L4, 24 GB): $0.80 an hour, paid by the minute. At most $3.60 for 3 attempts of 90 minutes."
+    assert (
+        text
+        == "Nvidia L4 (L4, 24 GB): $0.80 an hour, paid by the minute. At most $3.60 for 3 attempts of 90 minutes."
+    )
     assert not hub.jobs
 
 
@@ -129,7 +137,9 @@ def test_a_job_of_the_app_is_trained_on_the_hub_survives_kills_and_leaves_nothin
 
     env = clean | {"HF_ENDPOINT": hub.endpoint, "TALKER_JOBS_BUCKET": bucket}
     with worker_for(queue.store.home, **env) as worker:
-        wait_for(lambda: checkpoint()["stage"] == 1 and checkpoint()["step"] > 20, 120, "a checkpoint of stage 2")
+        wait_for(
+            lambda: checkpoint()["stage"] == 1 and checkpoint()["step"] > 20, 120, "a checkpoint of stage 2"
+        )
         (cloud,) = hub.jobs.values()
         worker.kill()  # the app's side; the Job does not notice
         cloud.kill()  # and the machine on the Hub: the second attempt goes on
@@ -165,9 +175,13 @@ def test_cancelling_here_ends_the_job_there(hub: FakeHub, app: dict[str, str], t
     assert not hub.repos
 
 
-def test_a_reason_of_the_clip_arrives_in_its_own_words(hub: FakeHub, app: dict[str, str], tmp_path: Path) -> None:
+def test_a_reason_of_the_clip_arrives_in_its_own_words(
+    hub: FakeHub, app: dict[str, str], tmp_path: Path
+) -> None:
     queue = make_queue(tmp_path / "home")
-    job_id = queue.submit(make_clip(tmp_path / "in"), request(launcher="jobs", options={"steps": 6, "fault": "user"}))
+    job_id = queue.submit(
+        make_clip(tmp_path / "in"), request(launcher="jobs", options={"steps": 6, "fault": "user"})
+    )
     with worker_for(queue.store.home, **app, TALKER_JOBS_BUCKET="off"):
         job = wait_state(queue, job_id, "done", "failed")
     assert job.state == JobState.FAILED and job.error_code == "video.no_face"

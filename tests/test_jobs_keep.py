@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 from hub_support import fake, waits
-from jobs_support import TESTS, environment, make_clip, make_queue, request, trainers, wait_for, wait_state, worker_for
+from jobs_support import (
+    TESTS,
+    environment,
+    make_clip,
+    make_queue,
+    request,
+    trainers,
+    wait_for,
+    wait_state,
+    worker_for,
+)
 from test_train_space import answers, hub_environment
 
 from talker.hub.work import WorkRepos
@@ -116,9 +126,13 @@ def test_a_redeployed_space_goes_on_from_what_the_last_one_kept(hub: FakeHub, tm
         at = next(int(n.split()[-1].rstrip(".")) for n in notes if n.startswith("Continuing deform at step"))
         assert at >= before["step"], "stage 1 is not repeated, nor what was kept of stage 2"
         avatar = json.loads((space.fetch(job_id, tmp_path / "avatar") / "avatar.json").read_text())
-        wait_for(lambda: "avatar/avatar.json" in kept(hub, job_id), 20, "the avatar to be kept until it is fetched")
+        wait_for(
+            lambda: "avatar/avatar.json" in kept(hub, job_id), 20, "the avatar to be kept until it is fetched"
+        )
         assert not [name for name in kept(hub, job_id) if name.startswith("clip")], "but not the clip"
-        assert [job.id for job in make_queue(second.home).jobs()] == [job_id], "the cancelled one did not come back"
+        assert [job.id for job in make_queue(second.home).jobs()] == [job_id], (
+            "the cancelled one did not come back"
+        )
         wait_for(lambda: hub.sleep_times[-1] == ("alice/train", 600), 40, "the idle Space to be let sleep")
         space.delete(job_id)
         assert not hub.repos, "nothing is left on the Hub"
@@ -180,7 +194,9 @@ def test_a_hub_that_is_away_stops_nothing(fake: FakeHub, tmp_path: Path) -> None
 def test_what_is_kept_is_read_as_a_strangers(fake: FakeHub, tmp_path: Path) -> None:
     here = keeper(fake, tmp_path / "home")
     job_id = "0a" * 12
-    fake.seed(here.work.repo_id(job_id), {"request.json": b"{}", "../../evil.txt": b"x", "a/.b": b"x"}, private=True)
+    fake.seed(
+        here.work.repo_id(job_id), {"request.json": b"{}", "../../evil.txt": b"x", "a/.b": b"x"}, private=True
+    )
     assert here.restore() == 0
     assert not list(tmp_path.rglob("evil*")) and not list((tmp_path / "home" / "jobs").glob("*0a*"))
 

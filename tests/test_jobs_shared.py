@@ -17,8 +17,6 @@ import pytest
 from jobs_support import (
     LIMITS,
     RUNNER,
-    TESTS,
-    Worker,
     environment,
     make_clip,
     request,
@@ -280,7 +278,11 @@ def start_host(namespace: str, name: str, home: Path, url: str) -> subprocess.Po
     env = {k: v for k, v in environment().items() if k != WORKER_VARIABLE} | {DATABASE_VARIABLE: url}
     with (home / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            ["ip", "netns", "exec", namespace, *alone], env=env, stdout=log, stderr=log, start_new_session=True
+            ["ip", "netns", "exec", namespace, *alone],
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
@@ -320,7 +322,7 @@ def test_a_host_that_is_gone_for_good_loses_its_job_to_the_other(
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    print(f"{end}: taken over after {took:.0f} s, done after {ended:.0f} s")
+    print(f"{end}: taken over after {took:.0f} s, done after {ended:.0f} s")  # noqa: T201 - a figure, under -s
     if end == "kill":
         assert ended < TAKEN_OVER_WITHIN_S
     lines = trace(queue, job_id)

@@ -79,9 +79,7 @@ class WorkRepos:
         ids = [name.removeprefix(start) for name in found if name.startswith(start)]
         return [job_id for job_id in ids if _ID.fullmatch(job_id)]
 
-    def push(
-        self, job_id: str, files: dict[str, Path], parent: str | None, *, whole: bool = True
-    ) -> str:
+    def push(self, job_id: str, files: dict[str, Path], parent: str | None, *, whole: bool = True) -> str:
         """Make the repository hold ``files``; returns the commit.
 
         Args:
@@ -138,7 +136,10 @@ class WorkRepos:
         size = sum(entry.size for entry in files)
         if len(files) > MAX_FILES or size > MAX_BYTES:
             raise HubError("hub.too_large", "The kept work is larger than any job's.", todo="Delete it.")
-        with limits(_SMALL_S + size / _MIN_BYTES_PER_S, size + (16 << 20)), tempfile.TemporaryDirectory() as tmp:
+        with (
+            limits(_SMALL_S + size / _MIN_BYTES_PER_S, size + (16 << 20)),
+            tempfile.TemporaryDirectory() as tmp,
+        ):
             for entry in files:
                 if not _NAME.fullmatch(entry.path) or ".." in PurePosixPath(entry.path).parts:
                     continue

@@ -46,7 +46,9 @@ class BucketWork(WorkRepos):
         """See :meth:`WorkRepos.push`."""
         folder = self.bucket / job_id
         state = {name: path for name, path in files.items() if name.startswith(STATE)}
-        for name, path in sorted(state.items(), key=lambda item: (item[0].endswith("manifest.json"), item[0])):
+        for name, path in sorted(
+            state.items(), key=lambda item: (item[0].endswith("manifest.json"), item[0])
+        ):
             target = folder / name
             if not target.is_file() or target.stat().st_size != path.stat().st_size or name.count("/") == 1:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def train(job_id: str, home: Path, bucket: Path | None) -> int:
     work = BucketWork(account, bucket) if bucket is not None else WorkRepos(account, PLACE)
     store = JobStore(home, Limits(free_bytes=0))
     every_s = float(os.environ.get(EVERY, "120"))
-    keeper = Keeper(store, work, KeepConfig(every_s=every_s, forget_published=False))
+    keeper = Keeper(store, work, KeepConfig(every_s=every_s, forget_published=False, guest=True))
     keeper.bring_back(job_id)
     shutdown = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: shutdown.set())
@@ -98,7 +100,9 @@ def train(job_id: str, home: Path, bucket: Path | None) -> int:
 
 def main() -> int:
     """Command line of the Job."""
-    parser = argparse.ArgumentParser(prog="python -m talker.jobs.cloud", description="Train one job of an app.")
+    parser = argparse.ArgumentParser(
+        prog="python -m talker.jobs.cloud", description="Train one job of an app."
+    )
     parser.add_argument("job")
     parser.add_argument("--bucket", type=Path, default=None, help="folder where the bucket is mounted")
     options = parser.parse_args()

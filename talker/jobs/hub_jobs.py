@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,7 @@ class _Follower:
                     self._pass_on(state)
                     return None
                 time.sleep(0.1)
-            found = yield from self._patiently(lambda: self.compute.state(state.id))
+            found = yield from self._patiently(partial(self.compute.state, state.id))
             if found is None:
                 return None
             state = found
@@ -295,7 +296,9 @@ class _Follower:
             self._forget()
             raise TrainingError(reason.code, reason.found, expected=reason.expected, todo=reason.todo)
         if status.state == JobState.CANCELLED or ended.stage in ("CANCELED", "DELETED"):
-            raise JobError("job.cloud_cancelled", "The Job was cancelled on the Hub.", todo="Resume to go on.")
+            raise JobError(
+                "job.cloud_cancelled", "The Job was cancelled on the Hub.", todo="Resume to go on."
+            )
         raise TrainingError(
             "job.cloud",
             f"The Hub's machine gave up: {ended.message or ended.stage.lower()}.",
@@ -309,13 +312,18 @@ class _Follower:
             (Path(staging) / "avatar").rename(avatar_dir)
         return True
 
-    def _pass_on(self, state: CloudState) -> None:
-        """The user's wish; when only this machine's worker ends, the Job goes on."""
+    def _pass_on(self, state: CloudState | None) -> None:
+        """The user's wish; when only this machine's worker ends, the Job goes on.
+
+        A Job that does not hear of it ends by itself when its repository is gone, at the latest at its time limit.
+        """
         wished = {wish for wish in ("stop", "cancel", "delete") if (self.folder / wish).exists()}
         if not wished:
             return
         with suppress(HubError):
-            self.compute.cancel(state.id)
+            state = state or self.compute.find(LABEL, self.id)
+            if state is not None:
+                self.compute.cancel(state.id)
         if wished & {"cancel", "delete"}:
             self._forget()
 
@@ -344,6 +352,7 @@ class _Follower:
             until = time.monotonic() + pause
             while time.monotonic() < until:
                 if self.should_stop():
+                    self._pass_on(None)
                     return None
                 time.sleep(0.1)
             pause = min(2 * pause, 60.0)

@@ -43,6 +43,7 @@ class SleepWhenIdle:
         self.store, self.space_id, self.after_s, self.look_s = store, space_id, after_s, look_s
         self._where = {"token": token, "endpoint": endpoint}
         self._told: int | None = None
+        self._failed = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="sleep", daemon=True)
 
@@ -64,7 +65,9 @@ class SleepWhenIdle:
             set_sleep_time(self.space_id, wanted, **self._where)
             self._told = wanted
         except HubError as error:
-            log.warning("the Space's time of sleep could not be set: %s", error)
+            if error.code != self._failed:  # once: a Space on free hardware refuses every time
+                log.warning("the Space's time of sleep could not be set: %s", error)
+            self._failed = error.code
 
     def _follow(self) -> None:
         self.look()

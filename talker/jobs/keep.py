@@ -41,6 +41,8 @@ class KeepConfig:
     look_s: float = 5.0
     forget_published: bool = True
     """A published avatar needs no keeping."""
+    guest: bool = False
+    """The app that asked owns what is kept: when it deletes that, it wants no more."""
 
 
 class Keeper:
@@ -108,9 +110,7 @@ class Keeper:
             status = Status.from_dict(json.loads((building / "status.json").read_text()))
             write_atomic(building / "status.json", to_json(asdict(_revived(status))))
             # From now on a place that still had the job can no longer write it.
-            commit = self.work.push(
-                job_id, {"status.json": building / "status.json"}, commit, whole=False
-            )
+            commit = self.work.push(job_id, {"status.json": building / "status.json"}, commit, whole=False)
             write_atomic(building / KEPT, to_json({"commit": commit}))
             building.rename(self.store.root / job_id)
             fsync_folder(self.store.root)
@@ -137,7 +137,7 @@ class Keeper:
             try:
                 self._look_at(job_id, now=all_now)
             except HubError as error:
-                if error.code == "hub.conflict":
+                if error.code == "hub.conflict" or (self.config.guest and error.code == "hub.not_found"):
                     self._lose(job_id)
                 else:
                     log.warning("job %s could not be kept: %s", job_id, error)
@@ -148,7 +148,7 @@ class Keeper:
         """Look until the Hub has everything as it is; false if it will not take it."""
         for attempt in range(tries):
             self.look(all_now=True)
-            if all(self._seen.get(job_id, ((),))[0] == self._looks(job_id) for job_id in self.store.ids()):
+            if all(self._settled(job_id) for job_id in self.store.ids()):
                 return True
             time.sleep(pause_s * 2**attempt)
         return False
@@ -168,8 +168,10 @@ class Keeper:
         if kept.get("lost"):
             return
         ends = any(self.store.wished(job_id, wish) for wish in ("cancel", "delete"))
-        if ends or status.state == JobState.CANCELLED or (
-            self.config.forget_published and status.summary.get("published")
+        if (
+            ends
+            or status.state == JobState.CANCELLED
+            or (self.config.forget_published and status.summary.get("published"))
         ):
             if kept.get("commit"):
                 self.forget(job_id)
@@ -183,6 +185,10 @@ class Keeper:
                 self._push(job_id, status.state, kept.get("commit"))
             self._known.add(job_id)
             self._seen[job_id] = (looks, time.monotonic())
+
+    def _settled(self, job_id: str) -> bool:
+        seen = self._seen.get(job_id, ((), 0.0))[0]
+        return seen == self._looks(job_id) or bool(self._kept(job_id).get("lost"))
 
     def _looks(self, job_id: str) -> tuple:
         """What makes a job worth another write."""

@@ -133,7 +133,10 @@ class Leases:
         with self._lock:
             self._jobs.discard(job_id)
             with contextlib.suppress(SQLAlchemyError):
-                self._run("DELETE FROM talker.leases WHERE job = :job AND holder = :holder RETURNING job", job=job_id)
+                self._run(
+                    "DELETE FROM talker.leases WHERE job = :job AND holder = :holder RETURNING job",
+                    job=job_id,
+                )
 
     def held(self) -> set[str]:
         """Jobs that a living worker holds, this one's included."""

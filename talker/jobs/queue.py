@@ -227,8 +227,10 @@ class JobQueue:
             )
 
     def queue_name(self, kind: str) -> str:
-        """Name of a queue in the database. In a shared one it carries the id of this folder: a worker that does
-        not see the folder must not take its jobs."""
+        """Name of a queue in the database; in a shared one with the id of this folder.
+
+        A worker that does not see the folder must not take its jobs.
+        """
         return f"{kind}-{self.home_id()}" if self.shared else kind
 
     def home_id(self) -> str:

@@ -100,10 +100,22 @@ class Studio:
         return preset_infos(seconds, size, self.config.max_minutes)
 
     def launchers(self) -> list[str]:
-        """Where a job can be trained: ``local``, and ``space`` if a train Space is set up."""
-        from talker.jobs.launchers import SPACE_URL
+        """Where a job can be trained: ``local``; ``space`` and ``jobs`` (Hugging Face Jobs) if they are set up."""
+        from talker.jobs.launchers import JOBS_SETTINGS, SPACE_URL
 
-        return ["local", "space"] if os.environ.get(SPACE_URL) else ["local"]
+        space = ["space"] if os.environ.get(SPACE_URL) else []
+        return ["local", *space, *(["jobs"] if all(os.environ.get(name) for name in JOBS_SETTINGS) else [])]
+
+    def price(self, launcher: str) -> str:
+        """What training there costs, for a person; empty where it costs nothing."""
+        from talker.jobs.launchers import HubJobsLauncher
+
+        if launcher != "jobs" or launcher not in self.launchers():
+            return ""
+        try:
+            return HubJobsLauncher(self.home).price()
+        except TalkerError as error:
+            return f"The price is not known right now. {error}"
 
     def consent_text(self) -> str:
         """The declaration a person has to agree to."""

@@ -29,7 +29,11 @@ TIPS = (
     ("mic", "Clear sound", "The avatar learns how this mouth moves to this voice."),
     ("lock", "It stays here", "The clip is processed on this machine, and deleted when the avatar is done."),
 )
-PLACES = {"local": "This machine", "space": "The train Space: the clip is sent there"}
+PLACES = {
+    "local": "This machine",
+    "space": "The train Space: the clip is sent there",
+    "jobs": "A rented machine of the Hub: the clip is sent there, you pay by the minute",
+}
 DRAWING = "Drawing a speaker who does not exist. The first time takes a moment."
 GO_TO_JOB = "(id) => { if (id) window.location.href = './jobs?job=' + id; }"
 SHOW_REPORT = (
@@ -131,7 +135,12 @@ class CreatePage:
                 elem_id="tk-where",
                 elem_classes="tk-flat",
             )
+            self.where.input(self._price, self.where, self.where, **QUIET)
             self.go = gr.Button("Create avatar", variant="primary", size="lg", elem_id="tk-go")
+
+    def _price(self, place: str) -> Any:
+        """What training there costs, said before it starts."""
+        return gr.Radio(info=self.studio.price(place) or None)
 
     def _wire(self) -> None:
         shown = [
