@@ -14,6 +14,20 @@ API_S = 120.0
 ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 
 
+def require_token(api: HfApi) -> None:
+    """Raise before any request if nobody is signed in. Unlike that of ``publish`` it loads no PyTorch.
+
+    Raises:
+        HubError: ``hub.no_token``.
+    """
+    from huggingface_hub import get_token
+
+    from talker.hub.transport import no_token
+
+    if api.token is False or not (api.token or get_token()):
+        raise no_token()
+
+
 def set_sleep_time(
     space_id: str, seconds: int, *, token: str | None = None, endpoint: str | None = None
 ) -> None:
@@ -145,7 +159,6 @@ class Compute:
         """
         from huggingface_hub import Volume
 
-        from talker.hub.publish import require_token
         from talker.hub.transport import limits, status_of
 
         require_token(self._api)

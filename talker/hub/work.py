@@ -52,7 +52,7 @@ class WorkRepos:
         Raises:
             HubError: Nobody is signed in, or the Hub cannot be reached.
         """
-        from talker.hub.publish import require_token
+        from talker.hub.compute import require_token
         from talker.hub.transport import limits
 
         if self._namespace is None:
