@@ -123,7 +123,8 @@ class JobRoutes(Handler):
         body = self._json()
         folder = self.hub.storage / "buckets" / f"{owner}__{name}"
         if folder.exists():
-            raise _Answer(409, {"error": "You already created this bucket"})
+            url = f"{self.hub.endpoint}/buckets/{owner}/{name}"
+            raise _Answer(409, {"error": "You already created this bucket", "url": url})
         folder.mkdir(parents=True)
         self.hub.buckets[f"{owner}/{name}"] = body.get("visibility") == "private"
         raise _Answer(200, {"url": f"{self.hub.endpoint}/buckets/{owner}/{name}", "id": f"{owner}/{name}"})
