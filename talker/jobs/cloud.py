@@ -107,6 +107,8 @@ def main() -> int:
     parser.add_argument("--bucket", type=Path, default=None, help="folder where the bucket is mounted")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for client in ("httpx", "httpx2"):  # a line for every request would be most of the log
+        logging.getLogger(client).setLevel(logging.WARNING)
     if not os.environ.get(ACCOUNT):
         sys.stderr.write(f"{ACCOUNT} is not set: this is started by the app, not by hand.\n")
         return EXIT_AGAIN
