@@ -66,6 +66,8 @@ class Chaos:
         self.env |= {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"}
         if database:
             self.env[DATABASE_VARIABLE] = database
+        self.until = float("inf")
+        """When to stop making trouble, by ``time.monotonic``."""
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         for number in range(workers):
             self.start(f"chaos{number}")
@@ -153,7 +155,7 @@ def kills(chaos: Chaos, number: int, jobs: int, calm: Path) -> dict:
     dice, steps = chaos.dice, 60
     ids: list[str] = []
     done = {"worker": 0, "trainer": 0}
-    while sum(done.values()) < number:
+    while sum(done.values()) < number and time.monotonic() < chaos.until:
         if sum(1 for _, s in chaos.queue.store.active()) < 3:
             ids += [chaos.submit(len(ids) + i, steps, 0.02) for i in range(max(3, jobs // 10))]
         time.sleep(dice.uniform(0.0, 2.0) if dice.random() < 0.5 else dice.uniform(2.0, 5.0))
@@ -193,7 +195,7 @@ def cancels(chaos: Chaos, number: int) -> dict:
     when = {"waiting": 0, "running": 0, "too late": 0}
     ids: list[str] = []
     late: set[str] = set()
-    while when["waiting"] + when["running"] < number:
+    while when["waiting"] + when["running"] < number and time.monotonic() < chaos.until:
         batch = [chaos.submit(len(ids) + i, 4000, 0.01) for i in range(10)]
         batch += [chaos.submit(len(ids) + 10, 2, 0.0)]  # ends by itself, perhaps before it is cancelled
         ids += batch
@@ -242,6 +244,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=30, help="at least so many")
     parser.add_argument("--workers", type=int, default=1, help="more than one needs --database")
     parser.add_argument("--database", default=None, help="postgresql://..., a database that may be filled")
+    parser.add_argument("--minutes", type=float, default=None, help="stop killing or cancelling after so many")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     if a.workers > 1 and not a.database:
@@ -251,6 +254,8 @@ def main() -> None:
         home = Path(folder).resolve() / "home"
         home.mkdir()
         chaos, began = Chaos(home, a.workers, a.database, a.seed), time.monotonic()
+        if a.minutes:
+            chaos.until = time.monotonic() + 60 * a.minutes
         try:
             calm = Path(folder) / "calm"
             calm.mkdir()
