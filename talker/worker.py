@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from talker.errors import TalkerError
+from talker.jobs.database import check_reachable
 from talker.jobs.engine import Engine
+from talker.jobs.leases import LeaseConfig, Leases, worker_name
 from talker.jobs.queue import JobQueue
 from talker.jobs.runner import JobRunner, RunnerConfig
 from talker.jobs.store import DEFAULT_RUNNER
@@ -21,7 +23,7 @@ from talker.jobs.supervisor import take_lock
 
 log = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_DATABASE = 0, 3
+EXIT_OK, EXIT_DATABASE, EXIT_LOST = 0, 3, 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class WorkerConfig:
     idle_s: float = 60.0
     """An orphan, whose app was killed, ends after so long without work."""
     poll_s: float = 0.5
+    leases: LeaseConfig = field(default_factory=LeaseConfig)
+    """How long a silent worker keeps its jobs, where several share a database."""
 
 
 def serve(
@@ -59,38 +63,60 @@ def serve(
         still wait for jobs that were handed over to the next worker.
 
     Raises:
-        JobError: ``worker.running``: there is one already.
+        JobError: ``worker.running``: there is one already; ``worker.database``: the shared one cannot be used.
     """
     config = config or WorkerConfig()
-    lock = take_lock(home)
+    lock = take_lock(home, database_url=database_url)
     shutdown = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: shutdown.set())
     queue = JobQueue(home, runner=runner, database_url=database_url)
+    check_reachable(queue.url)
     queue.store.sweep()
-    jobs = JobRunner(queue.store, shutdown, runner_config)
+    leases = Leases(queue.url, queue.home_id(), worker_name(), config.leases) if queue.shared else None
+    jobs = JobRunner(queue.store, shutdown, runner_config, leases)
     engine = Engine(queue, jobs, poll_s=config.poll_s)
     engine.launch()
     log.info("worker %d ready", os.getpid())
-    status = _watch(queue, shutdown, app_pid, config)
+    status = _watch(queue, leases, shutdown, app_pid, config)
     shutdown.set()
     engine.wait_idle(jobs.config.shutdown_grace_s + 2.0)
+    if leases is not None and status != EXIT_LOST:
+        leases.close()  # what was not finished goes to the next worker now, not when the claims have run out
     log.info("worker %d ends", os.getpid())
     lock.close()
     return status
 
 
-def _watch(queue: JobQueue, shutdown: threading.Event, app_pid: int | None, config: WorkerConfig) -> int:
+def _watch(
+    queue: JobQueue,
+    leases: Leases | None,
+    shutdown: threading.Event,
+    app_pid: int | None,
+    config: WorkerConfig,
+) -> int:
     """Keep folders and database in step until it is time to go."""
     from sqlalchemy.exc import DBAPIError
 
     busy = time.monotonic()
     while not shutdown.wait(config.reconcile_s):
+        if leases is not None and leases.lost:
+            log.error(
+                "the shared database was out of reach for too long; the jobs may be somebody else's now"
+            )
+            return EXIT_LOST
         try:
-            queue.reconcile()
+            if leases is not None:
+                taken = queue.take_over(leases)
+                if taken:
+                    log.warning("put back %d jobs of workers that are gone", taken)
+            queue.reconcile(leases.held() if leases is not None else ())
         except DBAPIError as error:
             if "locked" in str(error):
                 continue
+            if leases is not None:
+                log.warning("the shared database does not answer (%s)", type(error.orig).__name__)
+                continue  # it may be back before the claims run out
             log.error("the queue database cannot be used (%s); starting over", type(error.orig).__name__)
             return EXIT_DATABASE  # the next start sets it aside and rebuilds it
         if app_pid is None or _alive(app_pid) or queue.store.active():

@@ -19,7 +19,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fake_hub_routes import Handler
+from fake_hub_jobs import CloudRun, JobRoutes
 from fake_hub_types import EXPIRED, LFS_SUFFIXES, Fault, Repo, Request
 
 __all__ = ["EXPIRED", "FakeHub", "Fault", "Repo", "Request"]
@@ -42,12 +42,19 @@ class FakeHub:
         """Sizes to lie about in listings, by (repo id, file)."""
         self.served: dict[tuple[str, str], bytes] = {}
         """Contents to serve instead of the true ones, by (repo id, file)."""
+        self.sleep_times: list[tuple[str, int]] = []
+        self.buckets: dict[str, bool] = {}
+        """Name -> private."""
+        self.jobs: dict[str, CloudRun] = {}
+        self.job_environment: dict[str, str] = {}
+        """What the image of every Job would have set."""
+        self.credit = True
         self.lock = threading.RLock()
         self._users: dict[str, str] = {}
 
     def __enter__(self) -> FakeHub:
         (self.storage / "blobs").mkdir(parents=True, exist_ok=True)
-        handler = type("Handler", (Handler,), {"hub": self})
+        handler = type("Handler", (JobRoutes,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -55,6 +62,9 @@ class FakeHub:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for job in self.jobs.values():
+            job.cancelled = True
+            job.kill()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

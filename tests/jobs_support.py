@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from talker.jobs.database import DATABASE_VARIABLE
 from talker.jobs.job import Job, JobRequest
 from talker.jobs.limits import Limits
-from talker.jobs.queue import DATABASE_VARIABLE, JobQueue
+from talker.jobs.queue import JobQueue
 from talker.types import Consent
 
 TESTS = Path(__file__).parent

@@ -11,8 +11,9 @@ from jobs_support import make_clip, make_queue, request
 from sqlalchemy import text
 
 from talker.errors import JobError
+from talker.jobs.database import healthy, make_engine
 from talker.jobs.job import JobState
-from talker.jobs.queue import APPLICATION_VERSION, JobQueue, healthy, make_engine, message_id
+from talker.jobs.queue import APPLICATION_VERSION, JobQueue, message_id
 
 
 @pytest.fixture

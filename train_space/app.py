@@ -6,10 +6,16 @@ Settings (environment; secrets of a Space):
     TALKER_HOME           folder for jobs; default ``~/talker-train``.
     TALKER_MAX_UPLOAD_MB  largest clip; default 300.
     TALKER_KEEP_DAYS      how long ended jobs stay; default 3.
+    TALKER_KEEP_WORK      "off": do not keep unfinished jobs on the Hub. By default they are, with an HF_TOKEN.
+    TALKER_KEEP_EVERY_S   seconds between two checkpoints that are kept; default 120.
+    TALKER_KEEP_ACCOUNT   account that holds them; default that of the token.
+    TALKER_SPACE_NAME     name of this machine, the same after it is replaced; default SPACE_ID, else the host's name.
+    TALKER_SLEEP_MINUTES  a Space without work and visits sleeps after so many; needs an HF_TOKEN. Default: it stays.
 """
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import hashlib
@@ -19,6 +25,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +43,10 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from talker.errors import JobError, TalkerError
+from talker.hub.work import WorkRepos
+from talker.jobs.idle import SleepWhenIdle
 from talker.jobs.job import Job, JobRequest, JobState
+from talker.jobs.keep import KeepConfig, Keeper
 from talker.jobs.launchers import TOKEN_HEADER
 from talker.jobs.limits import Limits
 from talker.jobs.queue import JobQueue
@@ -61,6 +71,15 @@ class SpaceConfig:
     max_waiting: int = 20
     free_gb: float = 2.0
     runner: str = DEFAULT_RUNNER
+    keep: bool = False
+    """Keep unfinished jobs on the Hub."""
+    keep_every_s: float = 120.0
+    keep_account: str | None = None
+    place: str = "here"
+    """Name of this machine, under which its successor finds them."""
+    space_id: str = ""
+    sleep_minutes: float = 0.0
+    """0: never, or this is no Space."""
 
     @classmethod
     def from_environment(cls) -> SpaceConfig:
@@ -73,6 +92,12 @@ class SpaceConfig:
             tokens=tokens,
             max_upload_mb=int(os.environ.get("TALKER_MAX_UPLOAD_MB", "300")),
             keep_days=float(os.environ.get("TALKER_KEEP_DAYS", "3")),
+            keep=bool(os.environ.get("HF_TOKEN")) and os.environ.get("TALKER_KEEP_WORK", "").lower() != "off",
+            keep_every_s=float(os.environ.get("TALKER_KEEP_EVERY_S", "120")),
+            keep_account=os.environ.get("TALKER_KEEP_ACCOUNT") or None,
+            place=os.environ.get("TALKER_SPACE_NAME") or os.environ.get("SPACE_ID") or socket.gethostname(),
+            space_id=os.environ.get("SPACE_ID", ""),
+            sleep_minutes=float(os.environ.get("TALKER_SLEEP_MINUTES", "0")),
         )
 
 
@@ -87,6 +112,21 @@ class Service:
             max_clip_bytes=config.max_upload_mb << 20,
         )
         self.queue = JobQueue(config.home, runner=config.runner, limits=limits)
+        self.keeper: Keeper | None = None
+        if config.keep:
+            work = WorkRepos(config.keep_account, config.place, token=os.environ.get("HF_TOKEN"))
+            self.keeper = Keeper(self.queue.store, work, KeepConfig(every_s=config.keep_every_s))
+
+    def start(self) -> None:
+        """Bring back what an earlier machine left, then follow the jobs; before any worker starts."""
+        if self.keeper is not None:
+            back = self.keeper.restore()
+            log.info("brought back %d jobs of an earlier machine", back)
+            atexit.register(self.keeper.start().stop)
+        if self.config.space_id and self.config.sleep_minutes > 0:
+            after_s = max(300, round(60 * self.config.sleep_minutes))
+            token = os.environ.get("HF_TOKEN")
+            SleepWhenIdle(self.queue.store, self.config.space_id, after_s, token=token).start()
 
     def owner(self, header: str | None) -> str:
         """The owner a token stands for.
@@ -143,6 +183,9 @@ class Service:
         }
         if order not in orders:
             raise JobError("job.order", "There is no such order.", expected=f"One of {', '.join(orders)}.")
+        self.queue.get(job_id, owner)  # somebody else's is not touched, here nor on the Hub
+        if self.keeper is not None and order in ("cancel", "delete"):
+            self.keeper.forget(job_id)  # first: a job that is gone must not come back on another machine
         orders[order](job_id, owner)
         return {"ok": True}
 
@@ -287,6 +330,7 @@ def build_app(service: Service) -> gr.Blocks:
 def launch(config: SpaceConfig, **options: Any) -> gr.Blocks:
     """Start worker and server; ``options`` go to ``gr.Blocks.launch``."""
     service = Service(config)
+    service.start()
     ensure_worker(config.home, runner=config.runner)
     demo = build_app(service)
     settings: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The process that trains one job: ``python -m talker.jobs.child JOB_FOLDER FENCE PARENT_PID``.
+"""The process that trains one job: ``python -m talker.jobs.child JOB_FOLDER FENCE PARENT_PID [LEASE_FD]``.
 
 Training is native code and may crash, leak or hang; here that costs one attempt, never the worker. In return
 this process must not outlive its worker: it asks the kernel to be killed with it, and watches it as well.
@@ -28,6 +28,7 @@ from talker.errors import ConfigError, TalkerError
 from talker.events import Event, Finished, Note, StageStarted
 from talker.jobs.files import to_json
 from talker.jobs.job import Accepted, JobRequest, Status
+from talker.jobs.leases import deadline_of, now
 from talker.jobs.recorder import Recorder
 from talker.jobs.store import OwnershipLostError
 
@@ -65,19 +66,23 @@ class Ownership:
     Args:
         folder: The job folder.
         fence: Number of the claim.
+        lease: Open file with the deadline of the worker's claims, where several workers share the jobs.
     """
 
-    def __init__(self, folder: Path, fence: int) -> None:
+    def __init__(self, folder: Path, fence: int, lease: int | None = None) -> None:
         self._path = folder / "status.json"
         self._fence = fence
+        self._lease = lease
         self._seen: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Return if the claim still stands. Costs one ``stat`` unless the status changed.
 
         Raises:
-            OwnershipLostError: Somebody else claimed the job, or it is gone.
+            OwnershipLostError: Somebody else claimed the job, or may have; or it is gone.
         """
+        if self._lease is not None and now() > deadline_of(self._lease):
+            raise OwnershipLostError(self._path.parent.name)
         try:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_ino)
@@ -155,9 +160,10 @@ def lock_run(folder: Path) -> int:
 def main(argv: list[str]) -> int:
     """Train the job and leave ``outcome.json``; the worker reads it and the exit status."""
     folder, fence, parent = Path(argv[0]), int(argv[1]), int(argv[2])
+    lease = int(argv[3]) if len(argv) > 3 else None
     die_with(parent)
     lock_run(folder)
-    ownership = Ownership(folder, fence)
+    ownership = Ownership(folder, fence, lease)
     stop = StopSignal(folder, ownership)
     sys.excepthook = _crash_hook(folder, fence)
     try:

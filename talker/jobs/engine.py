@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from talker.jobs.database import make_engine, quiet
 from talker.jobs.queue import (
     APPLICATION,
     APPLICATION_VERSION,
@@ -13,8 +14,6 @@ from talker.jobs.queue import (
     WORKFLOW,
     JobQueue,
     executor_id,
-    make_engine,
-    quiet,
 )
 from talker.jobs.runner import JobRunner, ShutdownError
 
@@ -46,7 +45,10 @@ class Engine:
 
         quiet()
         self.queue.prepare_database()
-        recovered, written = self.queue.recover(), self.queue.reconcile()
+        leases = self.runner.leases
+        if leases is not None:
+            leases.start()
+        recovered, written = self.queue.recover(), self.queue.reconcile(leases.held() if leases else ())
         log.info("recovered %d jobs, wrote %d missing messages", recovered, written)
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -68,9 +70,10 @@ class Engine:
         def talker_job(job_id: str, run: int) -> str:
             return work(job_id, run)
 
-        DBOS.listen_queues(list(CONCURRENCY))
+        queues = {self.queue.queue_name(kind): number for kind, number in CONCURRENCY.items()}
+        DBOS.listen_queues(list(queues))
         DBOS.launch()
-        for name, concurrency in CONCURRENCY.items():
+        for name, concurrency in queues.items():
             DBOS.register_queue(
                 name,
                 worker_concurrency=concurrency,

@@ -1,4 +1,4 @@
-"""Where a job can be trained: here, or in a train Space. One small interface for both."""
+"""Where a job can be trained: here, in a train Space, or on a machine of the Hub. One small interface for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gradio_client import Client
 
 SPACE_URL, SPACE_TOKEN = "TALKER_SPACE_URL", "TALKER_SPACE_TOKEN"
+JOBS_SETTINGS = ("TALKER_JOBS_ACCOUNT", "TALKER_JOBS_IMAGE", "HF_TOKEN")
 TOKEN_HEADER = "x-talker-authorization"
 """Not ``Authorization``: in front of a private Space that one belongs to the Hub."""
 Order = Literal["stop", "cancel", "resume", "delete"]
@@ -125,6 +126,40 @@ class LocalLauncher:
     def fetch(self, job_id: str, dest: Path) -> Path:
         """See :class:`Launcher`; the avatar is moved."""
         return self.queue.take_avatar(job_id, dest)
+
+
+class HubJobsLauncher(LocalLauncher):
+    """Hugging Face Jobs: each job of the queue rents a machine for itself; see ``talker.jobs.hub_jobs``."""
+
+    name = "jobs"
+
+    def submit(self, clip: Path, request: JobRequest, *, job_id: str | None = None) -> str:
+        """See :class:`Launcher`; show :meth:`price` first."""
+        return super().submit(clip, replace(request, launcher="jobs"), job_id=job_id)
+
+    def price(self) -> str:
+        """What a job costs, in words: the machine, its price an hour, and the most that may be spent.
+
+        Raises:
+            JobError: ``job.launcher``: Jobs are not set up.
+            HubError: The Hub cannot be reached, or has no such machine.
+        """
+        from talker.jobs.hub_jobs import quote
+
+        return str(quote())
+
+    def logs(self, job_id: str) -> list[str]:
+        """The last lines the machine printed; empty before it started.
+
+        Raises:
+            JobError: ``job.launcher``.
+            HubError: The Hub cannot be reached.
+        """
+        from talker.jobs.hub_jobs import LABEL, JobsConfig
+
+        compute = JobsConfig.from_environment().compute
+        found = compute.find(LABEL, job_id)
+        return compute.logs(found.id) if found is not None else []
 
 
 class SpaceLauncher:
@@ -307,13 +342,16 @@ class SpaceLauncher:
 def launchers(home: Path) -> dict[str, Launcher]:
     """The places the app can offer, by the name a :class:`JobRequest` carries in ``launcher``.
 
-    ``space`` is there when ``TALKER_SPACE_URL`` and ``TALKER_SPACE_TOKEN`` are set. Both go through this machine's
-    queue: a job in a Space is followed by a job here, so that it survives everything a local one does.
+    ``space`` is there when ``TALKER_SPACE_URL`` and ``TALKER_SPACE_TOKEN`` are set, ``jobs`` when
+    ``TALKER_JOBS_ACCOUNT``, ``TALKER_JOBS_IMAGE`` and ``HF_TOKEN`` are. All go through this machine's queue: a job
+    elsewhere is followed by a job here, so that it survives everything a local one does.
     """
     local = LocalLauncher(home)
     found: dict[str, Launcher] = {"local": local}
     if os.environ.get(SPACE_URL) and os.environ.get(SPACE_TOKEN):
         found["space"] = local
+    if all(os.environ.get(name) for name in JOBS_SETTINGS):
+        found["jobs"] = HubJobsLauncher(home)
     return found
 
 

@@ -1,8 +1,9 @@
 """The durable queue: job folders carried by DBOS Transact.
 
-The app only enqueues (:class:`JobQueue`); one worker per machine executes (``talker.jobs.engine``). A message of
-the queue holds nothing but a job id and the number of its run; everything else is in the job folder. So a lost or
-damaged database costs nothing: :meth:`JobQueue.reconcile` writes every missing message again.
+The app only enqueues (:class:`JobQueue`); a worker executes (``talker.jobs.engine``): one with SQLite, any number on
+any number of hosts with PostgreSQL and a shared folder. A message of the queue holds nothing but a job id and the
+number of its run; everything else is in the job folder. So a lost or damaged database costs nothing:
+:meth:`JobQueue.reconcile` writes every missing message again.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
-import socket
-import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talker.atomic import write_atomic
 from talker.errors import JobError
+from talker.jobs.database import DATABASE_VARIABLE, healthy, is_sqlite, make_engine, quiet
 from talker.jobs.files import flocked
 from talker.jobs.job import ACTIVE, Job, JobRequest, JobState, Status
+from talker.jobs.leases import Leases, worker_name
 from talker.jobs.limits import Limits
 from talker.jobs.store import DEFAULT_RUNNER, JobStore
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
-    from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +38,10 @@ APPLICATION_VERSION = "jobs-1"
 """Pinned: an update of the code must still find the jobs that an older one queued. Raise it only when the meaning
 of a message changes."""
 WORKFLOW = "talker_job"
-QUEUE_OF = {"local": "train", "space": "remote"}
+QUEUE_OF = {"local": "train", "space": "remote", "jobs": "remote"}
 CONCURRENCY = {"train": 1, "remote": 8}
 """One training at a time: it uses the whole GPU, or all cores. Following a remote job costs nothing."""
-DATABASE_VARIABLE = "TALKER_DATABASE_URL"
-RUNNER_OF = {"space": "talker.jobs.remote"}
+RUNNER_OF = {"space": "talker.jobs.remote", "jobs": "talker.jobs.hub_jobs"}
 _WAITING = ["ENQUEUED", "PENDING", "DELAYED"]
 
 
@@ -68,6 +69,8 @@ class JobQueue:
         self.folder.mkdir(exist_ok=True, mode=0o700)
         self.database = self.folder / "queue.sqlite"
         self.url = database_url or os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{self.database}"
+        self.shared = not is_sqlite(self.url)
+        """Whether several workers may do the jobs of this folder."""
 
     # --- for the app -------------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ class JobQueue:
             client.enqueue(
                 {
                     "workflow_name": WORKFLOW,
-                    "queue_name": QUEUE_OF[launcher],
+                    "queue_name": self.queue_name(QUEUE_OF[launcher]),
                     "workflow_id": message_id(job_id, status.run),
                     "app_version": APPLICATION_VERSION,
                     "priority": max(
@@ -223,8 +226,27 @@ class JobQueue:
                 status.run,
             )
 
-    def reconcile(self) -> int:
-        """Write every message that the folders call for and the database lacks; returns how many."""
+    def queue_name(self, kind: str) -> str:
+        """Name of a queue in the database; in a shared one with the id of this folder.
+
+        A worker that does not see the folder must not take its jobs.
+        """
+        return f"{kind}-{self.home_id()}" if self.shared else kind
+
+    def home_id(self) -> str:
+        """Id of the folder, the same for all hosts that share it; made once."""
+        path = self.folder / "id"
+        with flocked(self.folder / "id.lock"):
+            if not path.is_file() or not path.read_text():
+                write_atomic(path, secrets.token_hex(8).encode())
+            return path.read_text()
+
+    def reconcile(self, held: Collection[str] = ()) -> int:
+        """Write every message that the folders call for and the database lacks; returns how many.
+
+        Args:
+            held: Jobs that somebody works on for certain; their messages are none of our business.
+        """
         with self._client() as client:
             waiting = {
                 workflow.workflow_id
@@ -236,26 +258,39 @@ class JobQueue:
         for job_id, status in self.store.active():
             if status.state not in ACTIVE:  # deleted, but the process that did it died
                 self.store.remove(job_id)
-            elif message_id(job_id, status.run) not in waiting:
+            elif message_id(job_id, status.run) not in waiting and job_id not in held:
                 with contextlib.suppress(JobError):  # deleted meanwhile
                     self._renew(job_id, status)
                     written += 1
         return written
 
     def recover(self) -> int:
-        """Put back what this machine's last worker was doing when it died; returns how many.
+        """Put back what this worker was doing when it died; returns how many.
 
-        Called by the worker before it starts to work, holding the machine's lock: nobody runs these. DBOS would do
-        the same after its start, but then a later job may be taken before the interrupted one.
+        Called by the worker before it starts to work, holding its lock: nobody runs these. DBOS would do the same
+        after its start, but then a later job may be taken before the interrupted one.
         """
+        # One worker for a SQLite file: whatever was taken from it, under whatever name of the host, was ours.
+        return self._put_back(lambda executor, _: not self.shared or executor == executor_id())
+
+    def take_over(self, leases: Leases) -> int:
+        """Put back what dead workers on other hosts were doing; returns how many."""
+        with leases.turn():
+            living = {f"worker-{name}" for name in leases.workers()}
+            held = leases.held()
+            return self._put_back(lambda executor, job_id: executor not in living and job_id not in held)
+
+    def _put_back(self, dead: Callable[[str | None, str], bool]) -> int:
+        """Enqueue again every message that was taken by a worker of which ``dead`` says so."""
         with self._client() as client:
-            lost = client.list_workflows(
+            taken = client.list_workflows(
                 status="PENDING",
                 name=WORKFLOW,
-                executor_id=executor_id(),
+                queue_name=[self.queue_name(kind) for kind in CONCURRENCY],
                 load_input=False,
                 load_output=False,
             )
+            lost = [flow for flow in taken if dead(flow.executor_id, flow.workflow_id.split(".")[0])]
             for workflow in lost:
                 client.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
         return len(lost)
@@ -266,7 +301,7 @@ class JobQueue:
 
         aside = None
         with flocked(self.folder / "migrate.lock"):
-            if self._is_sqlite() and self.database.exists() and not healthy(self.database):
+            if not self.shared and self.database.exists() and not healthy(self.database):
                 aside = f"queue.damaged-{time.strftime('%Y%m%d-%H%M%S')}.sqlite"
                 self.database.rename(self.folder / aside)
                 for rest in self.folder.glob("queue.sqlite-*"):  # a journal of the damaged file
@@ -298,7 +333,7 @@ class JobQueue:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            if self._is_sqlite() and not self.database.exists():
+            if not self.shared and not self.database.exists():
                 self.prepare_database()
             self.enqueue(job_id)
         except (SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
@@ -323,9 +358,6 @@ class JobQueue:
         state = self.store.get(job_id, owner).state
         if state not in states:
             raise JobError("job.state", f"The job is {state}, so this is not possible.")
-
-    def _is_sqlite(self) -> bool:
-        return self.url.startswith("sqlite")
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[DBOSClient]:
@@ -354,43 +386,4 @@ def message_id(job_id: str, run: int) -> str:
 
 def executor_id() -> str:
     """Name of this machine's worker: the same after a restart, so that its work is found again."""
-    return f"worker-{socket.gethostname()}"
-
-
-def make_engine(url: str) -> Engine:
-    """Database engine; SQLite with a rollback journal and full synchronisation.
-
-    Write-ahead logging has a rare corruption race before SQLite 3.51.3, which most distributions are older than, and
-    a queue writes a few times a minute.
-    """
-    from sqlalchemy import create_engine, event, make_url
-    from sqlalchemy.pool import NullPool
-
-    parsed = make_url(url)
-    if parsed.drivername != "sqlite":
-        name = "postgresql+psycopg" if parsed.drivername in ("postgresql", "postgres") else parsed.drivername
-        return create_engine(parsed.set(drivername=name), pool_pre_ping=True)
-    # No pool: a database that was set aside must not live on in open connections.
-    engine = create_engine(parsed, poolclass=NullPool)
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = "IMMEDIATE"
-        for pragma in ("busy_timeout=30000", "foreign_keys=ON", "journal_mode=DELETE", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine
-
-
-def healthy(database: Path) -> bool:
-    """Whether a SQLite file can be opened and passes its own check."""
-    try:
-        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
-            return connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    except sqlite3.DatabaseError:
-        return False
-
-
-def quiet() -> None:
-    """DBOS logs every start and query pool at INFO on the console; warnings suffice."""
-    logging.getLogger("dbos").setLevel(logging.WARNING)
+    return f"worker-{worker_name()}"

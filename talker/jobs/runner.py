@@ -18,6 +18,7 @@ from typing import Any
 from talker.errors import JobError
 from talker.jobs.child import EXIT_BUSY, EXIT_FENCED
 from talker.jobs.job import ACTIVE, JobState, Reason, Status, grew
+from talker.jobs.leases import Leases, worker_name
 from talker.jobs.store import JobStore, OwnershipLostError
 
 log = logging.getLogger(__name__)
@@ -59,24 +60,40 @@ class JobRunner:
         store: The job folders.
         shutdown: Set when the worker has to end.
         config: How patient it is.
+        leases: The worker's claims, where several workers share the jobs.
     """
 
     def __init__(
-        self, store: JobStore, shutdown: threading.Event, config: RunnerConfig | None = None
+        self,
+        store: JobStore,
+        shutdown: threading.Event,
+        config: RunnerConfig | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.store = store
         self.shutdown = shutdown
         self.config = config or RunnerConfig()
+        self.leases = leases
 
     def run(self, job_id: str, run: int) -> str:
         """Bring the job to an end; returns its state. A message for a job that moved on is void.
 
         Raises:
-            ShutdownError: The worker was told to end before the job did.
+            ShutdownError: The worker was told to end before the job did, or may not hold it any longer.
         """
+        if self.leases is None:
+            return self._run(job_id, run)
+        if not self.leases.take(job_id):
+            return "void"  # if its holder dies, the next reconciliation writes another message
+        try:
+            return self._run(job_id, run)
+        finally:
+            self.leases.give(job_id)
+
+    def _run(self, job_id: str, run: int) -> str:
         try:
             while True:
-                if self.shutdown.is_set():
+                if self.shutdown.is_set() or self._lost():
                     raise ShutdownError
                 status = self._claim(job_id, run)
                 if status is None:
@@ -132,7 +149,12 @@ class JobRunner:
             )
 
         old, new = self.store.update(job_id, change)
+        if self.leases is not None and new.fence != old.fence:
+            self.store.log(job_id, "claimed", worker=worker_name(), fence=new.fence)
         return None if old.state not in ACTIVE or old.run != run else new
+
+    def _lost(self) -> bool:
+        return self.leases is not None and self.leases.lost
 
     def _stalled(self, job_id: str) -> int:
         return self.store.status(job_id).stalled
@@ -143,11 +165,13 @@ class JobRunner:
         """Start the trainer, wait for its end, write down what it means."""
         folder = self.store.folder(job_id)
         (folder / "outcome.json").unlink(missing_ok=True)
-        process = start(folder, status.fence)
+        process = start(folder, status.fence, self.leases.fd if self.leases else None)
         try:
             ended_by = self._watch(job_id, process)
         finally:
             kill(process, folder)
+        if ended_by == "lost":
+            raise ShutdownError  # whoever holds the job now writes what becomes of it
         outcome = read_outcome(folder, status.fence)
         if ended_by == "shutdown" and outcome.get("kind") not in ("done", "error"):
             message = "Paused because the worker was stopped; it goes on when the worker is back."
@@ -178,6 +202,8 @@ class JobRunner:
         last = 0.0
         while process.poll() is None:
             now = time.monotonic()
+            if self._lost():
+                return "lost"
             if self.shutdown.is_set() and "shutdown" not in asked:
                 process.send_signal(signal.SIGTERM)
                 asked["shutdown"] = now
@@ -223,6 +249,10 @@ class JobRunner:
     ) -> Status:
         """Try again, unless it came no further often enough."""
         progress = grew(old.marks, marks)
+        if code == EXIT_BUSY and self.leases is not None:
+            # The file lock of a host that is gone lasts as long as the file server says; it is not the job's fault.
+            interrupted = 0 if progress else old.interrupted + 1
+            return replace(old, interrupted=interrupted, message="Waiting for the folder of a lost worker.")
         stalled = 1 if progress else old.stalled + 1
         what = describe_crash(ended_by, outcome, code)
         if stalled < self.config.attempts:
@@ -269,8 +299,9 @@ def describe_crash(ended_by: str, outcome: dict[str, Any], code: int) -> str:
     return f"The trainer stopped unexpectedly (exit status {code})."
 
 
-def start(folder: Path, fence: int) -> subprocess.Popen[bytes]:
-    """Start the trainer's process in its own session and in the job folder."""
+def start(folder: Path, fence: int, lease: int | None = None) -> subprocess.Popen[bytes]:
+    """Start the trainer's process in its own session and in the job folder; ``lease`` is :attr:`Leases.fd`."""
+    inherited = [] if lease is None else [lease]
     environment = dict(os.environ)
     # The runner may be any importable module; a console script's sys.path does not reach a child by itself.
     paths = [
@@ -280,7 +311,9 @@ def start(folder: Path, fence: int) -> subprocess.Popen[bytes]:
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     with (folder / "trainer.log").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "talker.jobs.child", str(folder), str(fence), str(os.getpid())],
+            [sys.executable, "-m", "talker.jobs.child", str(folder), str(fence), str(os.getpid())]
+            + [str(fd) for fd in inherited],
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

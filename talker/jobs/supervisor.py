@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from typing import IO
 
 from talker import __version__
 from talker.errors import JobError
-from talker.jobs.queue import DATABASE_VARIABLE
+from talker.jobs.database import DATABASE_VARIABLE, is_sqlite
+from talker.jobs.leases import worker_name
 
 log = logging.getLogger(__name__)
 
-LOCK, RECORD, LOG = "worker.lock", "worker.json", "worker.log"
 MAX_LOG_BYTES = 4 << 20
+OTHER_WORKER = "For a second one on this machine give it another name in TALKER_WORKER and a shared database."
 
 NICENESS = 10
 """Of the worker and all it starts: pages and talking avatars come first; an idle machine is all the worker's."""
@@ -60,13 +62,21 @@ def folder_of(home: Path) -> Path:
     return folder
 
 
-def take_lock(home: Path, *, wait_s: float = 3.0) -> IO[bytes]:
-    """Become the only worker of ``home``; keep the returned file open as long as you work.
+def path_of(home: Path, suffix: str, database_url: str | None = None) -> Path:
+    """A file of this machine's worker: the only one of ``home`` with SQLite, one of several with a shared database."""
+    url = database_url or os.environ.get(DATABASE_VARIABLE)
+    shared = url is not None and url != "" and not is_sqlite(url)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_name())[:100]
+    return folder_of(home) / f"worker{'-' + name if shared else ''}.{suffix}"
+
+
+def take_lock(home: Path, *, wait_s: float = 3.0, database_url: str | None = None) -> IO[bytes]:
+    """Become the only worker of ``home``, or of that name; keep the returned file open as long as you work.
 
     Raises:
         JobError: ``worker.running``: there is one already.
     """
-    file = (folder_of(home) / LOCK).open("ab")
+    file = path_of(home, "lock", database_url).open("ab")
     deadline = time.monotonic() + wait_s  # somebody who only looks holds it for a moment
     while True:
         try:
@@ -78,25 +88,24 @@ def take_lock(home: Path, *, wait_s: float = 3.0) -> IO[bytes]:
                 raise JobError(
                     "worker.running",
                     "A worker is already running for this folder.",
-                    todo="Nothing to do; it works on all queued jobs.",
+                    todo=f"Nothing to do; it works on all queued jobs. {OTHER_WORKER}",
                 ) from None
             time.sleep(0.05)
     record = {"pid": os.getpid(), "version": __version__, "started": time.time()}
-    (folder_of(home) / RECORD).write_text(json.dumps(record))
+    path_of(home, "json", database_url).write_text(json.dumps(record))
     return file
 
 
-def worker_state(home: Path) -> WorkerState:
-    """Whether a worker runs for ``home``, and which."""
-    folder = folder_of(home)
-    with (folder / LOCK).open("ab") as file:
+def worker_state(home: Path, database_url: str | None = None) -> WorkerState:
+    """Whether a worker of this machine runs for ``home``, and which."""
+    with path_of(home, "lock", database_url).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return WorkerState(alive=False)
         except BlockingIOError:
             pass
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads(path_of(home, "json", database_url).read_text())
         return WorkerState(True, int(record["pid"]), str(record["version"]), float(record["started"]))
     return WorkerState(alive=True)
 
@@ -122,6 +131,7 @@ class Supervisor:
         self.home = Path(home).resolve()
         self.config = config or SupervisorConfig()
         self._options = ["--runner", runner] if runner else []
+        self._database_url = database_url
         self._environment = {DATABASE_VARIABLE: database_url} if database_url else {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
@@ -136,7 +146,7 @@ class Supervisor:
     @property
     def state(self) -> WorkerState:
         """The worker of the moment."""
-        return worker_state(self.home)
+        return worker_state(self.home, self._database_url)
 
     def stop(self, *, stop_worker: bool = True) -> None:
         """Stop watching and, unless it was there before, let the worker save and end."""
@@ -158,11 +168,11 @@ class Supervisor:
         while not self._stop.wait(backoff):
             started = time.monotonic()
             self._retire_old_version()
-            if not worker_state(self.home).alive:
+            if not self.state.alive:
                 self._process = self._spawn()
             while not self._stop.wait(self.config.check_s):
                 gone = self._process is not None and self._process.poll() is not None
-                if gone or (self._process is None and not worker_state(self.home).alive):
+                if gone or (self._process is None and not self.state.alive):
                     break
             if self._stop.is_set():
                 return
@@ -175,16 +185,16 @@ class Supervisor:
 
     def _retire_old_version(self) -> None:
         """A worker that outlived an app of another version is asked to save and end."""
-        state = worker_state(self.home)
+        state = self.state
         if state.alive and state.pid and state.version != __version__:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(state.pid, signal.SIGTERM)
             deadline = time.monotonic() + self.config.stop_s
-            while worker_state(self.home).alive and time.monotonic() < deadline:
+            while self.state.alive and time.monotonic() < deadline:
                 time.sleep(0.1)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        path = folder_of(self.home) / LOG
+        path = path_of(self.home, "log", self._database_url)
         if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))
         root = str(Path(__file__).parents[2])

@@ -100,14 +100,35 @@ class Studio(Speaking):
         return preset_infos(seconds, size, self.config.max_minutes)
 
     def launchers(self) -> list[str]:
-        """Where a job can be trained: ``local``, and ``space`` if a train Space is set up."""
-        from talker.jobs.launchers import SPACE_URL
+        """Where a job can be trained: ``local``; ``space`` and ``jobs`` (Hugging Face Jobs) if they are set up."""
+        from talker.jobs.launchers import JOBS_SETTINGS, SPACE_URL
 
-        return ["local", "space"] if os.environ.get(SPACE_URL) else ["local"]
+        space = ["space"] if os.environ.get(SPACE_URL) else []
+        return ["local", *space, *(["jobs"] if all(os.environ.get(name) for name in JOBS_SETTINGS) else [])]
+
+    def price_words(self, launcher: str) -> str:
+        """What training there costs, as the place itself says it; empty where it says nothing."""
+        from talker.jobs.launchers import HubJobsLauncher
+
+        if launcher != "jobs" or launcher not in self.launchers():
+            return ""
+        try:
+            return HubJobsLauncher(self.home).price()
+        except TalkerError as error:
+            return f"The price is not known right now. {error}"
 
     def price(self, launcher: str) -> float | None:
-        """Dollars an hour of a place to train: 0 for this machine, None where its operator does not say."""
-        return 0.0 if launcher == "local" else hourly_price()
+        """Dollars an hour of a place to train: 0 for this machine, None where nobody says."""
+        if launcher == "local":
+            return 0.0
+        if launcher != "jobs":
+            return hourly_price()
+        from talker.jobs.hub_jobs import quote
+
+        try:
+            return 60 * quote().price.usd_a_minute
+        except TalkerError:  # price_words says why
+            return None
 
     def consent_text(self) -> str:
         """The declaration a person has to agree to."""

@@ -6,7 +6,11 @@ from talker.studio.presets import PresetInfo, dollars_at_most
 from talker.ui import html
 
 LOCAL = "local"
-PLACES = {LOCAL: "This machine", "space": "The train Space: the clip is sent there"}
+PLACES = {
+    LOCAL: "This machine",
+    "space": "The train Space: the clip is sent there",
+    "jobs": "A rented machine of the Hub: the clip is sent there, you pay by the minute",
+}
 
 
 def place_name(launcher: str) -> str:

@@ -152,6 +152,10 @@ class CreatePage:
             self.total = markup(elem_id="tk-total")
             self.go = gr.Button("Create avatar", variant="primary", size="lg", elem_id="tk-go")
 
+    def on_where(self, place: str) -> Any:
+        """What training there costs, as the place itself says it."""
+        return gr.update(info=self.studio.price_words(place) or None)
+
     @property
     def outputs(self) -> list[Any]:
         """Everything that depends on the clip, in the order of :func:`_shown`."""
@@ -183,6 +187,7 @@ class CreatePage:
             event(self.on_video, self.video, shown, **checks).then(None, None, None, js=SHOW_REPORT, **QUIET)
         self.example.click(self.on_example, None, shown, **checks)
         self.again.click(_shown, None, shown, **QUIET)
+        self.where.input(self.on_where, self.where, self.where, **QUIET)
         part = [self.found, self.only_part, self.start, self.end]
         choice = [*part, self.size, self.where, self.preset]
         # `input`: only what a person does. The answer changes the cards, which must not ask again.
