@@ -276,7 +276,7 @@ class CreatePage:
         part = None if found.ok else found.part
         cards = self._cards(kept_seconds(found, part), size, where)
         start, end = found.part or (0.0, found.seconds)
-        whole = {"maximum": round(found.seconds, 1)}
+        whole: dict[str, Any] = {"maximum": round(found.seconds, 1)}
         return _shown(
             upload_id=upload.id,
             report=report_html(found, upload.label),
