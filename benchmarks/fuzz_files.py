@@ -129,6 +129,7 @@ def judge_media(seeds: Path) -> Callable[[int], object]:
         path.write_bytes(mutated(blobs[source], number, 600))
         request = {"path": str(path), "name": "clip.mp4", "out": str(target), "fps": 25, "rate": 16_000}
         request |= {"max_side": 128, "max_seconds": 20.0, "max_width": 4096, "max_height": 4096}
+        request |= {"start_s": 0.0, "end_s": None}
         if source.suffix in (".wav", ".flac", ".ogg", ".mp3"):
             return sound.load(request | {"out": str(target / "sound.npy")}, lambda n: None)
         if number % 10 == 0:
