@@ -100,7 +100,9 @@ def test_a_token_leaves_no_trace(
     shown.append(str(caught.value))
     fake.faults.clear()
     shown.append(publish.on_unpublish("zoe", "", CANARY, REQUEST))
-    studio.jobs(LOCAL)  # the database exists
+    (tmp_path / "clip.mp4").write_bytes(b"film")
+    upload = studio.take(tmp_path / "clip.mp4", LOCAL)
+    studio.submit(upload.id, LOCAL, name="Ada", preset="preview", size=256, who="Ada", agreed=True)
     studio.delete_avatar(slug, LOCAL)
 
     assert any(r.token == CANARY for r in fake.requests), "the token was used"
