@@ -251,6 +251,7 @@ def main() -> None:
     a = parser.parse_args()
     if a.workers > 1 and not a.database:
         parser.error("several workers share a PostgreSQL: give --database")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workers end with it
     number = a.number or {"kills": 200, "cancels": 500}[a.what]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder).resolve() / "home"
