@@ -22,6 +22,7 @@ def inline(data: bytes, side: int) -> str:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return ""
 
+
 MAX_MOVING = 4 << 20
 """Bytes of a moving picture that is put into a page."""
 
