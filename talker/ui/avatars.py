@@ -48,8 +48,7 @@ class AvatarsPage:
             show_label=False,
             buttons=[],
             loop=True,
-            height=360,
-            elem_classes="tk-player",
+            elem_classes="tk-screen",
             elem_id="tk-preview",
         )
         with gr.Row():
