@@ -175,7 +175,7 @@ def test_elsewhere_the_price_is_said_before_the_start() -> None:
     assert "It costs nothing" in total(info, 256, 30.0, "space", 0.0)
     here = text(total(info, 256, 30.0, "local", 0.0))
     assert here.startswith("Preview, 256 × 256, from 30 s of video: about ")
-    assert "up to 1.7 gb of memory" in here.lower() and "It costs nothing" in here
+    assert "up to 1.7 GB of memory" in here and "It costs nothing" in here
 
 
 def test_started_minutes_are_paid_and_cents_rounded_up() -> None:

@@ -30,7 +30,8 @@ def total(info: PresetInfo, size: int, seconds: float, launcher: str, price: flo
     """What is about to be started, and what it takes, as one sentence."""
     what = f"{info.title}, {size} × {size}, from {html.duration(seconds)} of video"
     if launcher == LOCAL:
-        takes = f"{about(info.minutes).lower()}, {_memory(info).lower()}, on this machine. It costs nothing."
+        memory = f"up to {info.memory_gb:g} GB of memory"
+        takes = f"{about(info.minutes).lower()}, {memory}, on this machine. It costs nothing."
     else:
         takes = f"at most {html.duration(_seconds(info))} elsewhere. {price_words(info, price)}."
     return f'<p class="tk-total"><b>{html.esc(what)}:</b> {html.esc(takes)} You can close the page meanwhile.</p>'
