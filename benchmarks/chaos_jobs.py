@@ -244,7 +244,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=30, help="at least so many")
     parser.add_argument("--workers", type=int, default=1, help="more than one needs --database")
     parser.add_argument("--database", default=None, help="postgresql://..., a database that may be filled")
-    parser.add_argument("--minutes", type=float, default=None, help="stop killing or cancelling after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="stop killing or cancelling after so many"
+    )
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     if a.workers > 1 and not a.database:
