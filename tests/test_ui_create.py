@@ -159,7 +159,7 @@ def test_every_preset_says_time_memory_and_purpose() -> None:
         assert len(lines) == 4
         assert lines[0] and lines[1].startswith("For ")
         assert lines[2].startswith("About ") and lines[2].endswith("on this machine")
-        assert lines[3] == "Up to 1.7 GB of memory"
+        assert lines[3] == "About 1.7 GB of memory"
     longer = preset_infos(120.0, 512, None)
     assert all(b.minutes > a.minutes for a, b in zip(infos, longer, strict=True))
 
@@ -175,7 +175,7 @@ def test_elsewhere_the_price_is_said_before_the_start() -> None:
     assert "It costs nothing" in total(info, 256, 30.0, "space", 0.0)
     here = text(total(info, 256, 30.0, "local", 0.0))
     assert here.startswith("Preview, 256 × 256, from 30 s of video: about ")
-    assert "up to 1.7 GB of memory" in here and "It costs nothing" in here
+    assert "and 1.7 GB of memory on this machine" in here and "It costs nothing" in here
 
 
 def test_started_minutes_are_paid_and_cents_rounded_up() -> None:

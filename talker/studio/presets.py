@@ -12,15 +12,15 @@ PREPARE_SHARE = 1.0
 """Seconds of preparation for each second of clip, on two CPU cores."""
 
 PEAK_GB = {256: 1.7, 512: 2.4}
-"""Most memory a training was measured to take, by picture size (README, results; a clip of 50 seconds)."""
+"""Memory a training was measured to take, by picture size: preview and standard, a clip of 50 seconds (README)."""
 
 PURPOSES: Mapping[str, tuple[str, str]] = {
     "preview": ("Preview", "For trying things out, and for showing a friend."),
     "standard": ("Standard", "For keeping: sharper face, hair and teeth."),
-    "egstalker": ("Research: EGSTalker", "For comparing with a published method. Not better than Standard."),
+    "egstalker": ("Research: EGSTalker", "For comparing with a published method."),
     "pgstalker": (
         "Research: PGSTalker",
-        "For comparing with another published method. Not better than Standard.",
+        "For comparing with another published method.",
     ),
 }
 """Preset -> title, and what it is for."""
@@ -40,7 +40,7 @@ class PresetInfo:
     minutes: float
     """Estimate for this clip, size and the operator's limit, on this machine."""
     memory_gb: float
-    """Memory a training takes at most, as measured."""
+    """Memory a training takes, as measured at this picture size."""
 
 
 def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[PresetInfo]:
@@ -58,7 +58,7 @@ def preset_infos(seconds: float, size: int, max_minutes: float | None) -> list[P
 
 
 def memory_gb(size: int) -> float:
-    """Most memory at a picture size: the next larger one that was measured."""
+    """Memory at a picture size: the next larger one that was measured."""
     return next((gb for measured, gb in sorted(PEAK_GB.items()) if measured >= size), max(PEAK_GB.values()))
 
 

@@ -30,8 +30,8 @@ def total(info: PresetInfo, size: int, seconds: float, launcher: str, price: flo
     """What is about to be started, and what it takes, as one sentence."""
     what = f"{info.title}, {size} × {size}, from {html.duration(seconds)} of video"
     if launcher == LOCAL:
-        memory = f"up to {info.memory_gb:g} GB of memory"
-        takes = f"{about(info.minutes).lower()}, {memory}, on this machine. It costs nothing."
+        memory = f"{info.memory_gb:g} GB of memory"
+        takes = f"{about(info.minutes).lower()} and {memory} on this machine. It costs nothing."
     else:
         takes = f"at most {html.duration(_seconds(info))} elsewhere. {price_words(info, price)}."
     return f'<p class="tk-total"><b>{html.esc(what)}:</b> {html.esc(takes)} You can close the page meanwhile.</p>'
@@ -52,7 +52,7 @@ def price_words(info: PresetInfo, price: float | None) -> str:
 
 
 def _memory(info: PresetInfo) -> str:
-    return f"Up to {info.memory_gb:g} GB of memory"
+    return f"About {info.memory_gb:g} GB of memory"
 
 
 def _seconds(info: PresetInfo) -> float:
