@@ -317,6 +317,7 @@ def test_a_host_that_is_gone_for_good_loses_its_job_to_the_other(
             job = wait_state(queue, job_id, "done", "failed", timeout_s=180)
             ended = time.monotonic() - began
             assert job.state == JobState.DONE, job.error
+            wait_for(lambda: finishes(queue, job_id) == 1, 10, "the line of the log that follows the state")
         finally:
             for process in processes.values():
                 if process.poll() is None:
