@@ -31,7 +31,7 @@ from talker.card import (
 )
 from talker.errors import CheckpointError, ConfigError
 from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig
-from talker.model.canonical import FIELDS, CanonicalGaussians
+from talker.model.canonical import FIELDS, CanonicalGaussians, raw_values, rgb_to_sh0
 from talker.model.deformation import LIPS_DIM, POSE_DIM, DeformationField, FieldConfig
 from talker.model.motion import LIPS_AND_JAW, RIGID, LipCode, MotionConfig, MotionModel
 from talker.safe_files import write_json
@@ -108,23 +108,30 @@ def load_avatar(folder: Path, *, device: torch.device | str = "cpu") -> Avatar:
 
 
 def write_neutral_ply(avatar: Avatar, path: Path) -> None:
-    """The canonical Gaussians of all branches as a standard 3DGS PLY (y up, so that viewers show it upright)."""
+    """The resting Gaussians of all branches as a standard 3DGS PLY (y up, so that viewers show it upright).
+
+    Lips closed, eyes open, in the clip's mean pose: the canonical Gaussians themselves are no face, once the
+    deformation has learnt its part of every expression.
+    """
     import plyfile
 
     from talker.geometry import quat_multiply
     from talker.safe_files import atomic_path
 
+    resting = _at_rest(avatar)
+
     def gathered(name: str) -> Tensor:
-        return torch.cat([getattr(avatar.branch(b).canonical, name).detach().cpu() for b in avatar.branches])
+        return torch.cat([values[name].detach().cpu() for values in resting])
 
     flip = torch.tensor([1.0, -1.0, -1.0])  # OpenCV axes to y up: half a turn about x
     means = gathered("means") * flip
     quats = torch.nn.functional.normalize(gathered("quats"), dim=-1)
     quats = quat_multiply(torch.tensor([0.0, 1.0, 0.0, 0.0]).expand_as(quats), quats)
+    sh0 = rgb_to_sh0(gathered("colors"))
     columns = {
         **{axis: means[:, i] for i, axis in enumerate("xyz")},
         **{axis: torch.zeros(len(means)) for axis in ("nx", "ny", "nz")},
-        **{f"f_dc_{i}": gathered("sh0")[:, i] for i in range(3)},
+        **{f"f_dc_{i}": sh0[:, i] for i in range(3)},
         "opacity": gathered("logit_opacities"),
         **{f"scale_{i}": gathered("log_scales")[:, i] for i in range(3)},
         **{f"rot_{i}": quats[:, i] for i in range(4)},
@@ -134,6 +141,17 @@ def write_neutral_ply(avatar: Avatar, path: Path) -> None:
         table[name] = values.numpy()
     with atomic_path(path) as part:
         plyfile.PlyData([plyfile.PlyElement.describe(table, "vertex")], byte_order="<").write(str(part))
+
+
+@torch.no_grad()
+def _at_rest(avatar: Avatar) -> list[dict[str, Tensor]]:
+    """Raw values of every branch, deformed as in silence."""
+    driving, face, found = avatar.resting(), None, []
+    for name in avatar.branches:  # the face first: the mouth may follow its lips
+        _, offsets = avatar.gaussians(name, driving, face=face)
+        face = face or offsets
+        found.append(raw_values(avatar.branch(name).canonical, offsets))
+    return found
 
 
 def _config(header: dict[str, Any]) -> ModelConfig:

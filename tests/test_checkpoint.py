@@ -21,6 +21,7 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.drive import drive
 from talker.errors import CheckpointError, TalkerError
 from talker.model.avatar import Avatar
+from talker.model.canonical import SH_C0, raw_values
 from talker.train.build import build
 from talker.types import SAMPLE_RATE, Speech
 
@@ -113,18 +114,22 @@ def test_card_is_read_without_the_model_and_can_be_changed(folder: Path) -> None
     assert read_card(folder).name == "Other" and read_card(folder).metrics == {"psnr": 30}
 
 
-def test_neutral_ply_is_the_canonical_avatar_right_side_up(honest: Path) -> None:
+def test_neutral_ply_is_the_resting_avatar_right_side_up(honest: Path) -> None:
     import plyfile
 
     avatar = load_avatar(honest)
     vertex = plyfile.PlyData.read(str(honest / NEUTRAL_PLY))["vertex"]
     canonical = avatar.branch("face").canonical
+    with torch.no_grad():
+        _, offsets = avatar.gaussians("face", avatar.resting())
+    assert offsets is not None and offsets.means is not None and offsets.means.abs().max() > 1e-4
+    resting = raw_values(canonical, offsets)
     assert vertex.count == avatar.n_gaussians
-    assert np.allclose(vertex["x"], canonical.means[:, 0])
-    assert np.allclose(vertex["y"], -canonical.means[:, 1]), "y goes up in viewers"
-    assert np.allclose(vertex["opacity"], canonical.logit_opacities)
-    assert np.allclose(vertex["scale_2"], canonical.log_scales[:, 2])
-    assert np.allclose(vertex["f_dc_1"], canonical.sh0[:, 1])
+    assert np.allclose(vertex["x"], resting["means"][:, 0])
+    assert np.allclose(vertex["y"], -resting["means"][:, 1]), "y goes up in viewers"
+    assert np.allclose(vertex["opacity"], resting["logit_opacities"])
+    assert np.allclose(vertex["scale_2"], resting["log_scales"][:, 2])
+    assert np.allclose(0.5 + SH_C0 * vertex["f_dc_1"], resting["colors"][:, 1], atol=1e-6)
 
 
 def refuse(folder: Path, code: str | None = None) -> CheckpointError:

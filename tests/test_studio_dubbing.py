@@ -47,7 +47,15 @@ def put(studio: Studio, clip: Path, *, ok: bool = True) -> Upload:
     """An upload whose check is done."""
     upload = studio.inbox.take(clip, LOCAL, max_mb=100, move=False)
     finding = {"code": "face.none", "severity": "error", "message": "Nobody is seen.", "todo": "Film a face."}
-    report = {"ok": ok, "summary": "x", "seconds": 10.0, "pictures": [], "facts": {}, "part": None, "part_ok": False}
+    report = {
+        "ok": ok,
+        "summary": "x",
+        "seconds": 10.0,
+        "pictures": [],
+        "facts": {},
+        "part": None,
+        "part_ok": False,
+    }
     import json
 
     report["findings"] = [] if ok else [finding | {"when": [], "spans": []}]

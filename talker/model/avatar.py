@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from talker.errors import ConfigError
-from talker.geometry import matrix_to_rotvec
+from talker.geometry import matrix_to_rotvec, rigid, rotvec_to_matrix
 from talker.model.canonical import CanonicalGaussians, Offsets
 from talker.model.carrying import carry
 from talker.model.deformation import DeformationField, FieldConfig
 from talker.model.fusion import Prepared
 from talker.model.motion import LipCode, MotionConfig, MotionModel
-from talker.types import Camera, Driving, Gaussians, MotionTrack
+from talker.types import EXPRESSION_DIM, Camera, Driving, Gaussians, MotionTrack
 
 FACE, MOUTH = "face", "mouth"
 
@@ -137,6 +137,14 @@ class Avatar(nn.Module):
         return {
             name: self.branch(name).deformation.prepare(self.branch(name).canonical) for name in self.branches
         }
+
+    def resting(self) -> Driving:
+        """The control of a person who is silent, eyes open, head in the clip's mean pose."""
+        mean, one = self.pose_statistics.mean, torch.eye(4, device=self.device)
+        silent = torch.zeros(self.config.face.window, self.config.face.signal_dim, device=self.device)
+        signal = silent if self.motion is None else self.motion.rest
+        T_cam_head = rigid(rotvec_to_matrix(mean[:3]), mean[3:])
+        return Driving(signal, torch.zeros(EXPRESSION_DIM, device=self.device), T_cam_head, one)
 
     def gaussians(
         self,
