@@ -28,8 +28,7 @@ show();
 """
 """``js_on_load`` of :data:`PLACE`."""
 
-TELL = """
-(text) => {
+TELL = """(text) => {
   if (!text || text === window.tkTold) return;
   window.tkTold = text;
   const place = document.querySelector('.tk-toasts');
@@ -61,9 +60,11 @@ TELL = """
       } catch (error) { console.info('no notification here', error); }  // some phones have the name only
     }
   }
-}
+}"""
+"""Shows the notices of :func:`news`, each once. Names are put in as text, never as markup.
+
+Starts without a line break: Gradio writes ``return`` in front of it.
 """
-"""Shows the notices of :func:`news`, each once. Names are put in as text, never as markup."""
 
 
 def states(jobs: Sequence[Job]) -> dict[str, str]:
