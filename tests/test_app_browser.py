@@ -126,11 +126,12 @@ def test_the_end_of_a_job_is_news_once(page: Page, app: App, tmp_path: Path) -> 
     queue = JobQueue(app.home)
     clip = tmp_path / "notes.mp4"
     clip.write_text("this is no film\n")
+    open_page(page, app, "jobs")
     ids = [
         queue.submit(clip, JobRequest(name, "local", new_consent("Ada")))
         for name in ("First", "<b>Second</b>")
     ]
-    open_page(page, app, f"jobs?job={ids[1]}")
+    page.locator(f"[data-id='{ids[1]}']").click()
     toast = page.locator(".tk-toast.tk-failed", has_text="<b>Second</b> failed")
     expect(toast).to_be_visible(timeout=3 * MINUTE)
     assert page.title() == "<b>Second</b> failed"

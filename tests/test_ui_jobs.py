@@ -201,7 +201,7 @@ def test_only_jobs_that_ended_meanwhile_are_news(store: JobStore, tmp_path: Path
     assert notices.news([], {}) == ""
     told = json.loads(notices.news(jobs[:2], {jobs[0].id: "ada"}))
     assert [n["level"] for n in told] == ["done", "failed"]
-    assert told[0]["title"].endswith("is ready") and told[0]["href"] == "./talk?avatar=ada"
+    assert told[0]["title"] == f"{NAME} is ready" and told[0]["href"] == "./talk?avatar=ada"
     assert told[1]["href"] == f"./jobs?job={jobs[1].id}" and told[1]["text"]
     assert json.loads(notices.news(jobs[:1], {}))[0]["href"] == f"./jobs?job={jobs[0].id}"
     assert "innerHTML" not in notices.TELL, "names are text"

@@ -34,11 +34,15 @@ ICONS = {
 
 def esc(value: object) -> str:
     """Text made safe for HTML, and for the template language of ``gr.HTML`` (braces, dollars, backticks)."""
-    text = "".join(c for c in str(value) if c in "\n\t" or (c.isprintable() and not is_bidi(c)))
-    text = html.escape(text, quote=True)
+    text = html.escape(plain(value), quote=True)
     for char in "{}$`\\":
         text = text.replace(char, f"&#{ord(char)};")
     return text
+
+
+def plain(value: object) -> str:
+    """Text without control characters, for places that take no markup."""
+    return "".join(c for c in str(value) if c in "\n\t" or (c.isprintable() and not is_bidi(c)))
 
 
 def is_bidi(char: str) -> bool:

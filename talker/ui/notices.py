@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from talker.studio.inbox import clean_label
+from talker.ui.html import plain
 
 if TYPE_CHECKING:
     from talker.jobs.job import Job
@@ -83,8 +83,7 @@ def news(jobs: Sequence[Job], slugs: Mapping[str, str | None]) -> str:
 
 
 def _notice(job: Job, slug: str | None) -> dict[str, str]:
-    # Control characters of a name must not turn the rest of the sentence around either.
-    name = clean_label(job.name, default="Your avatar")
+    name = plain(job.name)
     identity = f"{job.id}.{job.finished or job.updated}"
     if str(job.state) == "failed":
         text = job.error or "The training ended early."
