@@ -48,10 +48,13 @@ class CloudRun:
         threading.Thread(target=self._run, args=(hub, env), daemon=True).start()
 
     def _run(self, hub: FakeHub, env: dict[str, str]) -> None:
-        command = [sys.executable if word == "python" else word for word in self.spec["command"]]
+        command = list(self.spec["command"])
         for volume in self.spec.get("volumes") or []:
             place = hub.storage / "buckets" / volume["source"].replace("/", "__")
-            command = [word.replace(volume["mountPath"], str(place)) for word in command]
+            mounted = re.compile(re.escape(volume["mountPath"]) + r"(?=/|$)")
+            command = [mounted.sub(str(place), word) if mounted.match(word) else word for word in command]
+        # Last: the interpreter of these tests may itself lie under a folder named like the mount.
+        command = [sys.executable if word == "python" else word for word in command]
         given = self.spec["environment"] | self.spec.get("secrets", {})
         environment = {**os.environ, **env, **given, "TMPDIR": str(self.folder), "JOB_ID": self.id}
         paths = [p for p in (env.get("PYTHONPATH"), given.get("PYTHONPATH")) if p]
@@ -59,15 +62,23 @@ class CloudRun:
         for tries in range(1, int(self.spec.get("attempts") or 1) + 1):
             self.tries = tries
             self.stage = "RUNNING"
-            with (self.folder / "log").open("ab") as log:
-                self.process = subprocess.Popen(
-                    command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-                )
             try:
+                with (self.folder / "log").open("ab") as log:
+                    self.process = subprocess.Popen(
+                        command,
+                        env=environment,
+                        stdout=log,
+                        stderr=log,
+                        cwd=self.folder,
+                        start_new_session=True,
+                    )
                 code = self.process.wait(self.spec.get("timeoutSeconds", 1800))
             except subprocess.TimeoutExpired:
                 self.kill()
                 self.stage, self.message = "ERROR", "Job timeout"
+                return
+            except OSError as e:  # there is no such command
+                self.stage, self.message = "ERROR", str(e)
                 return
             if self.cancelled:
                 self.stage = "CANCELED"
