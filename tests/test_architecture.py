@@ -76,7 +76,7 @@ CONFINED = {
     "gradio": ("ui/",),
     "spaces": ("ui/",),
     "gradio_client": ("jobs/", "studio.py"),
-    "safetensors": ("tensor_files.py", "checkpoint.py", "train/"),
+    "safetensors": ("tensor_files.py", "checkpoint.py", "train/", "audio/moonshine.py"),
     "matplotlib": ("train/plots.py", "train/ablation/plots.py"),
     "markdown_it": ("ui/",),
     "plyfile": ("checkpoint.py", "model/"),

@@ -13,7 +13,7 @@ from talker.audio.features import AudioEncoder, get_encoder, n_rows
 from talker.audio.windows import window_blocks, windows
 from talker.errors import BackendError, ConfigError
 
-OFFLINE = ("mel", "phones", "mel+phones")
+OFFLINE = ("mel", "phones", "mel+phones", "moonshine", "mel+moonshine")
 
 
 @cache
@@ -126,20 +126,59 @@ def test_phones_are_heard() -> None:
     assert rows[120:180, silence].mean() > rows[20:80, silence].mean() + 0.5
 
 
-def test_long_recordings_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["phones", "moonshine"])
+def test_long_recordings_have_no_seams(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunked decoding agrees with one that has no chunk border there."""
-    from talker.audio import phones
-
-    whole = encoder("phones").encode(voice(12.0))
-    monkeypatch.setattr(phones, "CHUNK_S", 6.0)
+    monkeypatch.setattr(f"talker.audio.{name}.CHUNK_S", 12.0)
+    whole = encoder(name).encode(voice(12.0))
+    monkeypatch.setattr(f"talker.audio.{name}.CHUNK_S", 6.0)
     seam = slice(250, 350)
-    chunked = encoder("phones").encode(voice(12.0))
+    chunked = encoder(name).encode(voice(12.0))
+    assert not np.array_equal(whole[seam], chunked[seam]), "there is a border"
     assert np.corrcoef(whole[seam].ravel(), chunked[seam].ravel())[0, 1] > 0.97
 
 
-def test_concatenation() -> None:
-    parts = [heard("mel"), heard("phones")]
-    np.testing.assert_array_equal(heard("mel+phones"), np.concatenate(parts, axis=1))
+def test_moonshine_is_the_encoder_of_transformers() -> None:
+    """Written out for its import time; the library's network with the same weights gives the same states."""
+    from talker.torchvision_fix import ensure_torchvision
+
+    ensure_torchvision()
+    import torch
+    from transformers import MoonshineConfig
+    from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+
+    from talker.audio import moonshine
+
+    ours = moonshine.load_network()
+    theirs = MoonshineEncoder(MoonshineConfig(encoder_num_hidden_layers=moonshine.LAYERS)).eval()
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert (missing.missing_keys, missing.unexpected_keys) == (["layer_norm.weight"], ["centre"])
+    with torch.inference_mode():
+        samples = torch.from_numpy(voice(3.0))[None]
+        states = ours.states(samples)
+        found = theirs(samples, output_hidden_states=True)
+        for i in range(1, moonshine.LAYERS):
+            torch.testing.assert_close(states[i - 1], found.hidden_states[i], rtol=1e-4, atol=1e-3)
+        last = torch.nn.functional.layer_norm(states[-1], states[-1].shape[-1:])
+        torch.testing.assert_close(last, found.last_hidden_state, rtol=1e-4, atol=1e-4)
+
+
+def test_moonshine_weights_are_as_they_were_made() -> None:
+    import hashlib
+
+    from talker.audio.moonshine import WEIGHTS
+
+    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert digest == "c35d35e22196b40385c9b164937b8c84d3327fb07518cb6c2cc86514e86189c6", (
+        "docs/moonshine_weights.py makes the file"
+    )
+    assert "MIT License" in (WEIGHTS.parent / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("name", ["phones", "moonshine"])
+def test_concatenation(name: str) -> None:
+    parts = [heard("mel"), heard(name)]
+    np.testing.assert_array_equal(heard(f"mel+{name}"), np.concatenate(parts, axis=1))
 
 
 def test_unknown_encoder() -> None:
@@ -195,7 +234,7 @@ def test_transformer_chunks_join(tiny_models: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_missing_and_wrong_weights_are_told(tiny_models: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"mel\+phones") as info:
+    with pytest.raises(BackendError, match=r"mel\+moonshine") as info:
         get_encoder("hubert", model_path=str(tmp_path))
     assert info.value.code == "backend.weights"
     assert str(tmp_path) not in str(info.value)
@@ -205,7 +244,7 @@ def test_missing_and_wrong_weights_are_told(tiny_models: Path, tmp_path: Path) -
 
 def test_auto_says_what_it_chose(tiny_models: Path, tmp_path: Path) -> None:
     assert get_encoder("auto", model_path=str(tiny_models / "hubert")).name == "hubert"
-    assert get_encoder("auto", model_path=str(tmp_path)).name == "mel+phones"
+    assert get_encoder("auto", model_path=str(tmp_path)).name == "mel+moonshine"
 
 
 def test_windows_are_centred_and_padded() -> None:

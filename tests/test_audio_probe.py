@@ -48,7 +48,7 @@ def test_features_predict_the_mouth(tmp_path: Path, record_property) -> None:
     opening = mouth_opening(clip.frames)
     fold = np.arange(len(opening)) * FOLDS // len(opening)
     found = {}
-    for name in ("mel", "phones", "mel+phones"):
+    for name in ("mel", "phones", "mel+phones", "mel+moonshine"):
         x = windows(get_encoder(name).encode(clip.waveform), len(opening)).reshape(len(opening), -1)
         predicted = np.empty_like(opening)
         for k in range(FOLDS):
@@ -58,3 +58,4 @@ def test_features_predict_the_mouth(tmp_path: Path, record_property) -> None:
     assert found["mel"] > 0.5
     assert found["phones"] > 0.58
     assert found["mel+phones"] > max(0.62, found["mel"])
+    assert found["mel+moonshine"] > found["mel+phones"] + 0.02

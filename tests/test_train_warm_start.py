@@ -200,10 +200,10 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_ear_is_refused_before_any_work(other: TalkingHeadDataset, tmp_path: Path) -> None:
-    saved(tmp_path / "ada", other)  # of 'mel', where the preset needs 'mel+phones'
+    saved(tmp_path / "ada", other)  # of 'mel', where the preset needs 'mel+moonshine'
     error = refused(ConfigError, tmp_path)
     assert error.code == "init_from.sound"
-    assert "1280 numbers of 'mel'" in error.found and "2624 numbers of 'mel+phones'" in error.expected
+    assert "1280 numbers of 'mel'" in error.found and "10496 numbers of 'mel+moonshine'" in error.expected
 
 
 def test_another_stretch_of_sound_is_refused(ada: Path) -> None:

@@ -30,7 +30,7 @@ SILENCE_DB = -72.0
 """Relative to full scale, RMS over one row. Room noise is louder; 16-bit dither is not."""
 SILENCE_MIN_S = 0.1
 
-ENCODERS = ("auto", "mel", "phones", "mel+phones", "hubert", "wav2vec2")
+ENCODERS = ("auto", "mel", "phones", "mel+phones", "moonshine", "mel+moonshine", "hubert", "wav2vec2")
 
 
 class AudioEncoder(ABC):
@@ -58,8 +58,8 @@ def n_rows(n_samples: int) -> int:
 def get_encoder(name: str, *, model_path: str | None = None) -> AudioEncoder:
     """The encoder called ``name``.
 
-    ``auto`` is ``hubert`` if its weights are on this machine, else ``mel+phones``. The returned encoder's
-    ``name`` says what was chosen; store that, never ``auto``.
+    ``auto`` is ``hubert`` if its weights are on this machine, else ``mel+moonshine``, whose weights always are. The
+    returned encoder's ``name`` says what was chosen; store that, never ``auto``.
 
     Args:
         name: One of ``ENCODERS``.
@@ -82,9 +82,13 @@ def get_encoder(name: str, *, model_path: str | None = None) -> AudioEncoder:
             return TransformerEncoder(name, model_path)
         if weights_available("hubert", model_path):
             return TransformerEncoder("hubert", model_path)
-        name = "mel+phones"
+        name = "mel+moonshine"
     if name == "mel":
         return MelEncoder()
+    if "moonshine" in name:
+        from talker.audio.moonshine import MelMoonshineEncoder, MoonshineEncoder
+
+        return MoonshineEncoder() if name == "moonshine" else MelMoonshineEncoder()
     from talker.audio.phones import MelPhonesEncoder, PhoneEncoder
 
     return PhoneEncoder() if name == "phones" else MelPhonesEncoder()

@@ -53,7 +53,7 @@ class TransformerEncoder(AudioEncoder):
                 "backend.weights",
                 f"The weights of the audio encoder {name!r} are not on this machine.",
                 expected=f"Safetensors weights of {REPOSITORIES[name]} in the local Hub cache.",
-                todo="Download them with the Hub client, or use the encoder mel+phones, which needs none.",
+                todo="Download them with the Hub client, or use mel+moonshine, whose weights came with the app.",
             ) from e
         strides = tuple(getattr(model.config, "conv_stride", ()))
         if getattr(model.config, "model_type", "") != name or int(np.prod(strides)) != HOP:

@@ -177,13 +177,14 @@ class MotionModel(nn.Module):
             prior: What the regression starts from; it explains what the best share of it leaves over.
         """
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
-        mean, bias = windows.reshape(len(windows), -1).mean(0, dtype=np.float64), codes.mean(0)
-        heard = windows - mean.reshape(windows.shape[1:])
+        flat = windows.reshape(len(windows), -1)  # hundreds of megabytes for a long clip: never copied whole
+        mean, bias = flat.mean(0, dtype=np.float64), codes.mean(0)
         bumps = time_bumps(windows.shape[1], config)
-        X = np.einsum("twa,wb->tba", heard, bumps).reshape(len(windows), -1)
+        X = np.einsum("twa,wb->tba", windows, bumps, dtype=np.float64).reshape(len(windows), -1)
+        X -= X.mean(0)
         Y = (codes - bias).astype(np.float64)
         prior = prior or MotionPrior(np.zeros((len(mean), Y.shape[1])), shares=())
-        known = heard.reshape(len(windows), -1) @ prior.weight
+        known = flat @ prior.weight.astype(np.float32) - mean @ prior.weight
         model.prior_share = _choose_share(X, Y, known, prior.shares, config)
         known *= model.prior_share
         penalty, predicted = _choose_penalty(X, Y - known, config)
@@ -202,7 +203,7 @@ class MotionConfig:
     """How the motion code is made and predicted."""
 
     dim: int = 8
-    features: str = "mel+phones"
+    features: str = "mel+moonshine"
     window: int = 32
     bumps: int = 9
     """Functions of time the weights of a window are made of; closer together near the frame."""
