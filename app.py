@@ -12,6 +12,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 for name in ("GRADIO_VIBE_MODE", "GRADIO_MCP_SERVER", "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE"):
     os.environ.pop(name, None)
 
+if "SPACES_ZERO_GPU" in os.environ:  # it lends GPUs by changing torch, and wants to come first
+    import spaces  # noqa: F401
+
 from talker.studio import Studio, StudioConfig  # noqa: E402
 from talker.ui import build_app, launch  # noqa: E402
 

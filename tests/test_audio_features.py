@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -184,6 +185,13 @@ def test_concatenation(name: str) -> None:
 def test_unknown_encoder() -> None:
     with pytest.raises(ConfigError, match="mfcc"):
         get_encoder("mfcc")
+
+
+def test_phones_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(BackendError, match="pocketsphinx") as info:
+        get_encoder("mel+phones")
+    assert info.value.code == "backend.package"
 
 
 @pytest.fixture(scope="module")

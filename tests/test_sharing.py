@@ -17,7 +17,7 @@ from hub_support import ID
 from talker.errors import HubError
 from talker.hub import Hub, repo_id_of
 from talker.studio import LOCAL, Studio
-from talker.ui import signin
+from talker.ui import build_app, signin
 from talker.ui.card_view import card_text, look_view
 from talker.ui.context import Context
 from talker.ui.sharing import LoadPanel, PublishPanel
@@ -146,6 +146,16 @@ def test_sign_in_is_offered_on_a_space_alone(monkeypatch: pytest.MonkeyPatch) ->
         "a", "r", " own ", REQUEST, login
     )
     assert heard == [("x", ""), CANARY, "own"]
+
+
+def test_a_space_can_be_duplicated(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def buttons() -> list[str]:
+        page = build_app(studio, shared=True)
+        return [str(b.value) for b in page.blocks.values() if isinstance(b, gr.DuplicateButton)]
+
+    assert buttons() == []
+    monkeypatch.setenv("SPACE_ID", "operator/talker")
+    assert len(buttons()) == 1
 
 
 @pytest.mark.parametrize(

@@ -312,10 +312,10 @@ def test_tokens_are_compared_in_full_and_needed_at_start(monkeypatch: pytest.Mon
     assert "TALKER_SPACE_TOKENS is not set" in started.stderr and "Traceback" not in started.stderr
 
 
-def test_the_front_matter_is_complete() -> None:
-    text = (ROOT / "train_space" / "README.md").read_text()
-    front = yaml.safe_load(text.split("---")[1])
-    assert front["sdk"] == "gradio" and front["app_file"] == "app.py"
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "train_space"], ids=["app", "train Space"])
+def test_the_front_matter_is_complete(folder: Path) -> None:
+    front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert front["sdk"] == "gradio" and (folder / front["app_file"]).is_file()
     assert str(front["python_version"]) == "3.12"
     assert len(front["short_description"]) <= 60
     assert {
@@ -328,15 +328,19 @@ def test_the_front_matter_is_complete() -> None:
         "suggested_hardware",
         "tags",
     } <= set(front)
-    pinned = (ROOT / "requirements.txt").read_text() if (ROOT / "requirements.txt").exists() else ""
-    found = re.search(r"^gradio(?:\[.*\])?==([\d.]+)", pinned, re.MULTILINE)
-    assert found is None or found.group(1) == str(front["sdk_version"])
+    found = re.search(r"^gradio\[.*\]==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert found and found.group(1) == str(front["sdk_version"])
+
+
+def test_the_app_asks_a_visitor_for_what_it_needs_alone() -> None:
+    front = yaml.safe_load((ROOT / "README.md").read_text().split("---")[1])
+    assert front["hf_oauth"] is True and set(front["hf_oauth_scopes"]) == {"contribute-repos", "read-repos"}
 
 
 def test_the_space_pins_what_the_project_pins() -> None:
     def pins(path: Path) -> set[str]:
-        return {line.strip() for line in path.read_text().splitlines() if "==" in line}
+        return {line.strip() for line in path.read_text().splitlines() if re.match(r"\w", line)}
 
     own, project = pins(ROOT / "train_space" / "requirements.txt"), pins(ROOT / "requirements.txt")
     assert own and own <= project, own - project
-    assert {line.split("==")[0] for line in own} >= {"torch", "dbos", "mediapipe", "av", "gsplat"}
+    assert {re.split("[=>]", line)[0] for line in own} >= {"torch", "dbos", "mediapipe", "av", "gsplat"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from talker.errors import BackendError
 from talker.sandbox import Limits, run
 
 _NAMES = """
@@ -60,8 +61,19 @@ def score_in_child(request: dict[str, Any], progress: Callable[[int], None]) -> 
 
 
 def make_decoder(log: Path):
-    """A decoder that writes the score of every state to a file in the folder ``log``."""
-    from pocketsphinx import Decoder, get_model_path
+    """A decoder that writes the score of every state to a file in the folder ``log``.
+
+    Raises:
+        BackendError: ``backend.package`` where its package is not installed; the app itself does not need it.
+    """
+    try:
+        from pocketsphinx import Decoder, get_model_path
+    except ImportError as e:
+        raise BackendError(
+            "backend.package",
+            "The sound features 'phones' need the package pocketsphinx, which is not installed here.",
+            todo="Install it, or use mel+moonshine, which needs nothing more.",
+        ) from e
 
     model = Path(get_model_path()) / "en-us"
     # The all-phone search with context-independent units and no pruning keeps every state alive, so

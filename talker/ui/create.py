@@ -11,7 +11,7 @@ import gradio as gr
 from talker.errors import TalkerError
 from talker.studio.inbox import Upload
 from talker.studio.preflight import Report
-from talker.ui import html
+from talker.ui import html, signin
 from talker.ui.context import QUIET, Context, markup, spoken_errors
 from talker.ui.costs import place_name, preset_card, total
 from talker.ui.report import checking, part_note, report_html
@@ -70,6 +70,7 @@ class CreatePage:
                 self._quality()
             with gr.Column(scale=4, min_width=280, elem_classes=["tk-card", "tk-aside"]):
                 markup(tips())
+                signin.duplicate()
         markup(html.footer(self.studio.config.report_url))
         self.job_id = gr.Textbox(visible="hidden", elem_id="tk-job-id")
         self._wire()

@@ -1,4 +1,4 @@
-"""Signing in with Hugging Face. Only on a Space: elsewhere Gradio's login is a mock that proves nothing.
+"""Signing in with Hugging Face, and duplicating: on a Space only. Elsewhere Gradio's login is a mock that proves nothing.
 
 A Space offers it with ``hf_oauth: true`` and ``hf_oauth_scopes: [contribute-repos, read-repos]`` in its settings. The
 token lives in the visitor's own session cookie and is lent to one call at a time; nothing here keeps or prints it.
@@ -22,6 +22,12 @@ def button() -> None:
     """The sign-in button, where it means something."""
     if offered():
         gr.LoginButton("Sign in with Hugging Face", logout_value="Sign out {}", size="md", min_width=120)
+
+
+def duplicate() -> None:
+    """The way to a Space of one's own, with a GPU of one's own, where this is a Space."""
+    if os.environ.get("SPACE_ID"):
+        gr.DuplicateButton("Duplicate this Space to train on a GPU of your own", size="md")
 
 
 def lent(handler: Callable[[str, str, gr.Request], Any]) -> Callable[..., Any]:
