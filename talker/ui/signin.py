@@ -1,4 +1,4 @@
-"""Signing in with Hugging Face, and duplicating: on a Space only. Elsewhere Gradio's login is a mock that proves nothing.
+"""Signing in with Hugging Face, and duplicating. On a Space alone: Gradio's login elsewhere is a mock, proving nothing.
 
 A Space offers it with ``hf_oauth: true`` and ``hf_oauth_scopes: [contribute-repos, read-repos]`` in its settings. The
 token lives in the visitor's own session cookie and is lent to one call at a time; nothing here keeps or prints it.
