@@ -96,6 +96,13 @@ class Chaos:
             os.kill(self.dice.choice(running), signal.SIGKILL)
         return True
 
+    def wait_for_a_trainer(self, timeout_s: float) -> None:
+        """On a busy machine a worker needs long until its trainer works, and a kill at any moment hits little."""
+        until = time.monotonic() + timeout_s
+        while not self.trainers() and time.monotonic() < until:
+            self.revive()
+            time.sleep(0.05)
+
     def trainers(self) -> list[int]:
         """Processes that work inside a job folder."""
         found = []
@@ -157,15 +164,18 @@ def kills(chaos: Chaos, number: int, jobs: int, calm: Path) -> dict:
     done = {"worker": 0, "trainer": 0}
     while sum(done.values()) < number and time.monotonic() < chaos.until:
         if sum(1 for _, s in chaos.queue.store.active()) < 3:
-            ids += [chaos.submit(len(ids) + i, steps, 0.02) for i in range(max(3, jobs // 10))]
-        time.sleep(dice.uniform(0.0, 2.0) if dice.random() < 0.5 else dice.uniform(2.0, 5.0))
+            ids += [chaos.submit(len(ids) + i, steps, 0.04) for i in range(max(3, jobs // 10))]
+        hit_trainer = dice.random() < 0.5
+        if hit_trainer or dice.random() < 0.6:  # the rest hit a worker while it starts, claims or ends a job
+            chaos.wait_for_a_trainer(60.0)
+        time.sleep(dice.uniform(0.0, 2.0))
         chaos.revive()
-        if dice.random() < 0.5 or not chaos.kill_a_trainer():
+        if not (hit_trainer and chaos.kill_a_trainer()):
             chaos.kill_a_worker()
             done["worker"] += 1
         else:
             done["trainer"] += 1
-    ids += [chaos.submit(len(ids) + i, steps, 0.02) for i in range(max(0, jobs - len(ids)))]
+    ids += [chaos.submit(len(ids) + i, steps, 0.04) for i in range(max(0, jobs - len(ids)))]
     chaos.wait_idle(400.0)
     lost = [i for i in ids if chaos.queue.get(i).state != JobState.DONE]
     twice = [i for i in ids if chaos.states(i).count("done") > 1]

@@ -30,7 +30,7 @@ from jobs_support import (
 from talker.errors import JobError, TalkerError, VideoError
 from talker.jobs.job import JobState
 from talker.jobs.launchers import SPACE_TOKEN, SPACE_URL, TOKEN_HEADER, SpaceLauncher, launchers
-from talker.jobs.remote import decode, picture
+from talker.jobs.remote import decode, moving_picture, picture
 
 ROOT = TESTS.parent
 TOKEN, OTHER = "correct-horse", "battery-staple"
@@ -109,13 +109,10 @@ def wait_remote(launcher: SpaceLauncher, job_id: str, *states: JobState) -> None
 
 def test_from_submission_to_files(space: Space, launcher: SpaceLauncher, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in", name="Me & you.mp4")
-    job_id = launcher.submit(clip, request("ada", options={"steps": 20}), job_id="0a" * 12)
+    wanted = request("ada", options={"steps": 20, "turning": True})
+    job_id = launcher.submit(clip, wanted, job_id="0a" * 12)
     assert job_id == "0a" * 12
-    assert launcher.submit(clip, request("ada", options={"steps": 20}), job_id=job_id) == job_id, (
-        "twice is once"
-    )
-    with pytest.raises(JobError, match="no avatar yet"):
-        launcher.fetch(job_id, tmp_path / "early")
+    assert launcher.submit(clip, wanted, job_id=job_id) == job_id, "twice is once"
     wait_remote(launcher, job_id, JobState.DONE, JobState.FAILED)
     report = launcher.poll(job_id)
     assert report.job.state == JobState.DONE, report.job.error
@@ -128,12 +125,16 @@ def test_from_submission_to_files(space: Space, launcher: SpaceLauncher, tmp_pat
         "Evaluated",
     }
     assert report.preview is not None and picture(report.preview).shape == (16, 16, 3)
+    assert report.clip is not None
+    turning = moving_picture(report.clip, "static", 20)
+    assert turning.rgb.shape == (5, 16, 24, 3) and turning.rate == 10
+    assert [round(float(p.mean()) / 50) for p in turning.rgb] == [0, 1, 2, 3, 4]
     again = launcher.poll(job_id, after=report.next, preview=report.job.preview or "")
-    assert again.events == [] and again.preview is None
+    assert again.events == [] and again.preview is None and again.clip is None
     avatar = launcher.fetch(job_id, tmp_path / "avatar")
     assert [path.name for path in avatar.iterdir()] == ["avatar.json"]
     assert len(json.loads((avatar / "avatar.json").read_text())["w"]) == 8
-    left = [path.name for path in (space.home / "jobs" / job_id).rglob("*")]
+    left = [path.name for path in (space.home / "jobs" / job_id).rglob("*") if path.parent.name != "previews"]
     assert not [name for name in left if name.startswith("clip")], "the clip does not stay in the Space"
     uploads = [path for path in space.home.parent.glob("gradio/**/*") if "Me" in path.name]
     assert not uploads, "nor in the upload folder"
@@ -146,6 +147,8 @@ def test_stop_resume_cancel(space: Space, launcher: SpaceLauncher, tmp_path: Pat
     job_id = launcher.submit(make_clip(tmp_path / "in"), request(options={"steps": 5000}))
     wait_remote(launcher, job_id, JobState.RUNNING)
     wait_for(lambda: launcher.status(job_id).step > 5)
+    with pytest.raises(JobError, match="no avatar yet"):
+        launcher.fetch(job_id, tmp_path / "early")
     launcher.stop(job_id)
     wait_remote(launcher, job_id, JobState.STOPPED)
     launcher.resume(job_id)
@@ -229,6 +232,9 @@ def test_malformed_answers_and_requests_are_typed(
             launcher._raise({"error": {"kind": kind, "code": "x", "found": "found"}})
     with pytest.raises(JobError, match="no picture"):
         picture(b"GIF89a")
+    for webp in (b"GIF89a", b"RIFF\x00\x00\x00\x00WEBP"):
+        with pytest.raises(JobError, match="no moving picture"):
+            moving_picture(webp, "static", 1)
     assert decode({"type": "progress", "stage": "x"}) is None
     unreachable = SpaceLauncher("http://127.0.0.1:9", TOKEN)
     with pytest.raises(JobError) as error:

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from talker.errors import ConsentError, VideoError
-from talker.events import CheckpointSaved, Evaluated, Event, Finished, Note, Preview, Progress, StageStarted
+from talker.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Finished,
+    Note,
+    Preview,
+    PreviewClip,
+    Progress,
+    StageStarted,
+)
 
 if TYPE_CHECKING:
     from talker.types import Consent
@@ -37,6 +47,8 @@ class CreateConfig:
     step_s: float = 0.005
     checkpoint_every: int = 5
     real_avatar: bool = False
+    turning: bool = False
+    """Shows a few moving pictures after the first stage."""
     fault: str = ""
     """``abort``, ``abort_once``, ``raise``, ``memory``, ``disk``, ``hang``, ``user``: what happens in ``deform``."""
 
@@ -88,6 +100,9 @@ def create(
                 yield CheckpointSaved(stage, step, checkpoint)
             if step % (config.steps // 2) == 0:
                 yield Preview(stage, step, np.full((16, 16, 3), 10 * step % 256, np.uint8))
+        if config.turning and index == 0:
+            turn = np.arange(0, 250, 50, np.uint8)[:, None, None, None]
+            yield PreviewClip(stage, step, np.broadcast_to(turn, (5, 16, 24, 3)), 10)
         step = 0
         _save(checkpoint, index + 1, 0, w) if index + 1 < len(STAGES) else None
     yield Evaluated("B", {"psnr": 30.0})

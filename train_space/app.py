@@ -50,6 +50,7 @@ from talker.jobs.keep import KeepConfig, Keeper
 from talker.jobs.launchers import TOKEN_HEADER
 from talker.jobs.limits import Limits
 from talker.jobs.queue import JobQueue
+from talker.jobs.recorder import PREVIEW_CLIP
 from talker.jobs.store import DEFAULT_RUNNER
 from talker.jobs.supervisor import ensure_worker, worker_state
 
@@ -163,14 +164,22 @@ class Service:
         return {"id": accepted}
 
     def status(self, owner: str, job_id: str, after: float, preview: str) -> dict[str, Any]:
-        """The job, its events since ``after``, its newest picture unless that is ``preview``."""
+        """The job, its events since ``after``, its newest picture unless that is ``preview``.
+
+        The moving preview goes along with the event that says it is there, so each look but one is small.
+        """
         job = self.queue.get(job_id, owner)
         events, offset = self.queue.events(job_id, owner, after=int(after))
         answer: dict[str, Any] = {"job": job.to_dict(), "events": events, "next": offset}
+        wanted: dict[str, str] = {}
         if job.preview and job.preview != preview:
+            wanted["preview_png"] = job.preview
+        if any(event.get("type") == "clip" for event in events):
+            wanted["clip_webp"] = PREVIEW_CLIP
+        for key, name in wanted.items():
             with contextlib.suppress(FileNotFoundError):  # replaced meanwhile
-                png = (self.queue.store.folder(job_id) / "previews" / job.preview).read_bytes()
-                answer["preview_png"] = base64.b64encode(png).decode()
+                content = (self.queue.store.folder(job_id) / "previews" / name).read_bytes()
+                answer[key] = base64.b64encode(content).decode()
         return answer
 
     def cancel(self, owner: str, job_id: str, order: str) -> dict[str, Any]:

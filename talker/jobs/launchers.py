@@ -49,6 +49,8 @@ class Report:
     """Offset to ask with next time."""
     preview: bytes | None = None
     """Newest picture (PNG), if it is another than the one known."""
+    clip: bytes | None = None
+    """The moving preview (WebP), once: with the event that says it is there."""
 
 
 class Launcher(Protocol):
@@ -219,12 +221,13 @@ class SpaceLauncher:
         """The job, its events since ``after``, and its newest picture unless that is ``preview``."""
         answer = self._call("/status", job_id, after, preview)
         try:
-            picture = answer.get("preview_png")
+            picture, clip = answer.get("preview_png"), answer.get("clip_webp")
             return Report(
                 job=Job.from_dict(answer["job"]),
                 events=[event for event in answer["events"] if isinstance(event, dict)],
                 next=int(answer["next"]),
                 preview=base64.b64decode(picture, validate=True) if picture else None,
+                clip=base64.b64decode(clip, validate=True) if clip else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(

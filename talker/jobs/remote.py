@@ -25,6 +25,7 @@ from talker.events import (
     Finished,
     Note,
     Preview,
+    PreviewClip,
     Progress,
     StageStarted,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from talker.types import Consent
 
 MAX_PREVIEW_SIDE = 4096
+MAX_CLIP_SIDE, MAX_CLIP_PICTURES = 1024, 200
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ class _Follower:
         if report.preview is not None and report.job.preview:
             yield Preview(report.job.stage, report.job.step, picture(report.preview))
             self.place.preview = report.job.preview
+        if report.clip is not None:
+            yield moving_picture(report.clip, report.job.stage, report.job.step)
         if report.job.state == JobState.QUEUED:
             yield Note(f"Waiting in the train Space, place {report.job.position}.")
         elif report.job.stage:
@@ -249,3 +253,24 @@ def picture(png: bytes) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise JobError("job.space", "The train Space sent something that is no picture.") from error
+
+
+def moving_picture(webp: bytes, stage: str, step: int) -> PreviewClip:
+    """The moving preview of a job as its recorder wrote it, from outside.
+
+    Raises:
+        JobError: It is none, or too large.
+    """
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(webp), formats=("WEBP",)) as image:
+            n = getattr(image, "n_frames", 1)
+            if max(image.size) > MAX_CLIP_SIDE or not 1 < n <= MAX_CLIP_PICTURES:
+                raise JobError("job.space", "The train Space sent a moving picture that is too large.")
+            pictures = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+            rate = round(1000 / max(1, int(image.info.get("duration", 0) or 100)))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        raise JobError("job.space", "The train Space sent something that is no moving picture.") from error
+    # The recorder repeats the first picture at the end, and will again.
+    return PreviewClip(stage, step, np.stack(pictures[:-1]), max(1, min(rate, 60)))
