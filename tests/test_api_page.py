@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import asyncio
 import os
 import re
 import shutil
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 from talker.studio import Studio
 from talker.ui import build_app, launch
@@ -27,7 +29,6 @@ EXPECTED = {
     ("bash", 1): ("event: complete", ".mp4"),
     ("bash", 2): ("event: complete", "No mark of origin"),
 }
-WITH_MCP = importlib.util.find_spec("mcp") is not None
 
 
 def examples() -> list[tuple[str, int, str]]:
@@ -69,8 +70,6 @@ def test_every_example_is_checked() -> None:
 @pytest.mark.parametrize(("language", "number", "code"), examples(), ids=lambda v: str(v)[:6].strip())
 def test_example_runs(address: str, folder: Path, language: str, number: int, code: str) -> None:
     assert PRINTED in code
-    if "from mcp" in code and not WITH_MCP:
-        pytest.skip("the mcp package is not installed")
     if language == "bash" and shutil.which("curl") is None:
         pytest.skip("no curl on this machine")
     command = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
@@ -89,12 +88,6 @@ def test_example_runs(address: str, folder: Path, language: str, number: int, co
 
 def test_an_agent_cannot_name_files_or_addresses_of_the_server(address: str) -> None:
     """What an agent names is fetched for it: neither this machine's files nor its own network."""
-    if not WITH_MCP:
-        pytest.skip("the mcp package is not installed")
-    import asyncio
-
-    from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
 
     async def ask(clip: str) -> str:
         async with (
