@@ -83,7 +83,9 @@ def mean_state(samples: np.ndarray) -> np.ndarray:
     network = load_network()
     pieces = np.split(samples, range(160_000, len(samples), 160_000))[:-1]
     with torch.inference_mode():
-        return np.concatenate([network(torch.from_numpy(p)[None])[0].numpy() for p in pieces]).mean(0).round(3)
+        return (
+            np.concatenate([network(torch.from_numpy(p)[None])[0].numpy() for p in pieces]).mean(0).round(3)
+        )
 
 
 def main() -> None:
