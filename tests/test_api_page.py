@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import subprocess
@@ -16,8 +15,8 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
 from talker.studio import Studio
-from talker.ui import build_app, launch
 from tests.studio_support import speaking_avatar_folder
+from tests.ui_support import served
 
 PAGE = Path(__file__).parents[1] / "docs" / "API.md"
 PRINTED = "http://127.0.0.1:7860"
@@ -43,15 +42,10 @@ def examples() -> list[tuple[str, int, str]]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    before = Path.cwd()
     home = tmp_path_factory.mktemp("api") / "home"
     speaking_avatar_folder(home / "avatars" / "ada", name="Ada")
-    studio = Studio(home)
-    demo = build_app(studio)
-    _, found, _ = launch(demo, studio, port=0, block=False)
-    yield found.rstrip("/")
-    demo.close()
-    os.chdir(before)
+    with served(Studio(home)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
