@@ -15,6 +15,18 @@ from fake_hub import FakeHub
 from talker.hub import Hub
 
 ID = "alice/zoe"
+FILES = {
+    "README.md",
+    "avatar.json",
+    "model.safetensors",
+    "motion.safetensors",
+    "background.png",
+    "poster.jpg",
+    "preview.mp4",
+    "neutral.ply",
+    "training.json",
+}
+"""What a published avatar consists of."""
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import tiny_trainer
 
 from talker.jobs.database import DATABASE_VARIABLE
 from talker.jobs.job import Job, JobRequest
@@ -23,9 +26,11 @@ RUNNER = "tiny_trainer"
 LIMITS = Limits(free_bytes=0)
 
 
+CONSENT = Consent("I agree.", "Ada", "2026-01-01T00:00:00Z")
+
+
 def request(name: str = "ada", owner: str = "me", **values) -> JobRequest:
-    consent = Consent("I agree.", "Ada", "2026-01-01T00:00:00Z")
-    return JobRequest(name=name, owner=owner, consent=consent, **values)
+    return JobRequest(name=name, owner=owner, consent=CONSENT, **values)
 
 
 def make_clip(folder: Path, text: str = "clip", name: str = "clip.mp4") -> Path:
@@ -37,6 +42,15 @@ def make_clip(folder: Path, text: str = "clip", name: str = "clip.mp4") -> Path:
 
 def make_queue(home: Path) -> JobQueue:
     return JobQueue(home, runner=RUNNER, limits=LIMITS)
+
+
+def undisturbed(folder: Path, clip: Path, options: dict[str, Any]) -> bytes:
+    """``avatar.json`` of a run in this process, which nothing interrupts."""
+    folder.mkdir()
+    config = tiny_trainer.CreateConfig(**{**options, "step_s": 0.0})
+    for _ in tiny_trainer.create(clip, folder / "avatar", CONSENT, config):
+        pass
+    return (folder / "avatar" / "avatar.json").read_bytes()
 
 
 def environment() -> dict[str, str]:

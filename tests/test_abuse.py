@@ -19,10 +19,10 @@ from talker.audio.waveform import load
 from talker.errors import TalkerError, VideoError
 from talker.studio import Studio, StudioConfig
 from talker.studio.inbox import Inbox
-from talker.ui import build_app, launch
 from talker.ui.context import COOKIE
 from talker.video.decode import DecodeLimits, decode
 from tests.avatar_support import tiny_avatar_folder
+from tests.ui_support import served
 
 TESTS = Path(__file__).parent
 TABLE = TESTS.parent / "docs" / "ABUSE.md"
@@ -178,7 +178,7 @@ def test_a_microphone_without_a_length(tmp_path: Path) -> None:
 
 class Site:
     def __init__(self, studio: Studio, address: str) -> None:
-        self.studio, self.address = studio, address.rstrip("/")
+        self.studio, self.address = studio, address
 
     def send(
         self, path: str, data: bytes | None = None, *, who: str = A, **headers: str
@@ -208,16 +208,12 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    before = Path.cwd()
     studio = Studio(
         tmp_path_factory.mktemp("abuse") / "home",
         config=StudioConfig(report_url="https://example.org/report"),
     )
-    demo = build_app(studio, shared=True)
-    _, address, _ = launch(demo, studio, port=0, shared=True, block=False)
-    yield Site(studio, address)
-    demo.close()
-    os.chdir(before)
+    with served(studio, shared=True) as address:
+        yield Site(studio, address)
 
 
 @pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs", "/origin"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import asyncio
 import re
 import shutil
 import subprocess
@@ -12,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 from talker.studio import Studio
-from talker.ui import build_app, launch
 from tests.studio_support import speaking_avatar_folder
+from tests.ui_support import served
 
 PAGE = Path(__file__).parents[1] / "docs" / "API.md"
 PRINTED = "http://127.0.0.1:7860"
@@ -27,7 +28,6 @@ EXPECTED = {
     ("bash", 1): ("event: complete", ".mp4"),
     ("bash", 2): ("event: complete", "No mark of origin"),
 }
-WITH_MCP = importlib.util.find_spec("mcp") is not None
 
 
 def examples() -> list[tuple[str, int, str]]:
@@ -42,15 +42,10 @@ def examples() -> list[tuple[str, int, str]]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    before = Path.cwd()
     home = tmp_path_factory.mktemp("api") / "home"
     speaking_avatar_folder(home / "avatars" / "ada", name="Ada")
-    studio = Studio(home)
-    demo = build_app(studio)
-    _, found, _ = launch(demo, studio, port=0, block=False)
-    yield found.rstrip("/")
-    demo.close()
-    os.chdir(before)
+    with served(Studio(home)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +64,6 @@ def test_every_example_is_checked() -> None:
 @pytest.mark.parametrize(("language", "number", "code"), examples(), ids=lambda v: str(v)[:6].strip())
 def test_example_runs(address: str, folder: Path, language: str, number: int, code: str) -> None:
     assert PRINTED in code
-    if "from mcp" in code and not WITH_MCP:
-        pytest.skip("the mcp package is not installed")
     if language == "bash" and shutil.which("curl") is None:
         pytest.skip("no curl on this machine")
     command = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
@@ -89,12 +82,6 @@ def test_example_runs(address: str, folder: Path, language: str, number: int, co
 
 def test_an_agent_cannot_name_files_or_addresses_of_the_server(address: str) -> None:
     """What an agent names is fetched for it: neither this machine's files nor its own network."""
-    if not WITH_MCP:
-        pytest.skip("the mcp package is not installed")
-    import asyncio
-
-    from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
 
     async def ask(clip: str) -> str:
         async with (

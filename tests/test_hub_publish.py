@@ -11,24 +11,13 @@ import pytest
 from avatar_support import tiny_avatar_folder
 from fake_hub import EXPIRED, FakeHub
 from hub_support import *  # noqa: F403 - fixtures
-from hub_support import contents
+from hub_support import FILES, contents
 
 from talker import card as manifest
 from talker import provenance
 from talker.errors import CheckpointError, ConsentError, HubError, TalkerError
 from talker.hub import Hub, write_card
 
-NAMES = {
-    "README.md",
-    "avatar.json",
-    "model.safetensors",
-    "motion.safetensors",
-    "background.png",
-    "poster.jpg",
-    "preview.mp4",
-    "neutral.ply",
-    "training.json",
-}
 ID = "alice/zoe"
 
 
@@ -60,8 +49,8 @@ def test_an_avatar_is_published_whole_private_and_in_one_commit(
     repo = fake.repos[ID]
     assert repo.private and len(repo.commits) == 2, "the initial commit and ours"
     sent = fake.files(ID)
-    assert set(sent) == NAMES | {".gitattributes"}
-    for name in NAMES:
+    assert set(sent) == FILES | {".gitattributes"}
+    for name in FILES:
         assert sent[name] == (avatar / name).read_bytes(), name
     text = sent["README.md"].decode()
     assert f"talker pull {ID}" in text and "Protocol B" in text and "Zoë Doe" in text
@@ -204,7 +193,7 @@ def test_lost_answers_and_cut_uploads_are_repeated_without_duplicates(
     fake.fail("POST", "/commit/", hang_up=True, after=True)
     alice.publish(avatar, ID)
     assert list(fake.repos) == [ID] and len(fake.repos[ID].commits) == 2
-    assert set(fake.files(ID)) == NAMES - {"preview.mp4"} | {".gitattributes"}
+    assert set(fake.files(ID)) == FILES - {"preview.mp4"} | {".gitattributes"}
     assert all(f.times == 0 for f in fake.faults), "a fault did not happen"
 
 
@@ -342,4 +331,4 @@ def test_a_local_sign_in_is_used_only_when_nothing_is_said(
 
 def test_the_template_was_not_changed(avatar_template: Path, avatar: Path) -> None:
     shutil.rmtree(avatar)
-    assert NAMES - {"README.md"} == set(contents(avatar_template))
+    assert FILES - {"README.md"} == set(contents(avatar_template))

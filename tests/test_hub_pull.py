@@ -14,25 +14,13 @@ import pytest
 import torch
 from fake_hub import EXPIRED, FakeHub
 from hub_support import *  # noqa: F403 - fixtures
-from hub_support import ID, contents
+from hub_support import FILES, ID, contents
 
 from talker.card import read_card
 from talker.checkpoint import load_avatar
 from talker.errors import HubError, TalkerError
 from talker.hub import Hub
 from talker.hub.names import check_repo_id, check_revision
-
-FILES = {
-    "README.md",
-    "avatar.json",
-    "model.safetensors",
-    "motion.safetensors",
-    "background.png",
-    "poster.jpg",
-    "preview.mp4",
-    "neutral.ply",
-    "training.json",
-}
 
 
 def refuse(code: str, hub: Hub, out: Path, repo_id: str = ID, **options: object) -> TalkerError:

@@ -7,28 +7,16 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_support import free_port
 from fake_hub import FakeHub
 from hub_support import fake, waits
-from jobs_support import (
-    TESTS,
-    environment,
-    make_clip,
-    make_queue,
-    request,
-    trainers,
-    wait_for,
-    wait_state,
-    worker_for,
-)
-from test_train_space import answers, hub_environment
+from jobs_support import make_clip, make_queue, request, trainers, undisturbed, wait_for
+from space_support import TOKEN, Space
 
 from talker.hub.work import WorkRepos
 from talker.jobs.idle import NEVER, SleepWhenIdle
@@ -37,38 +25,15 @@ from talker.jobs.keep import KeepConfig, Keeper
 from talker.jobs.launchers import SpaceLauncher
 from talker.jobs.supervisor import worker_state
 
-ROOT = TESTS.parent
-TOKEN = "correct-horse"
-SCRIPT = f"""
-import sys; sys.path[:0] = [{str(ROOT / "train_space")!r}]
-from dataclasses import replace
-import app
-config = replace(app.SpaceConfig.from_environment(), free_gb=0.0, runner="tiny_trainer")
-app.launch(config, server_name="127.0.0.1", server_port=int(sys.argv[1]), quiet=True)
-"""
 NOW = KeepConfig(every_s=0.0, look_s=0.1)
 
 
-class Machine:
+class Machine(Space):
     """One Space on one machine: a disk of its own, and a place it shares with whoever replaces it."""
 
-    def __init__(self, hub: FakeHub, folder: Path, name: str, port: int) -> None:
-        self.folder, self.home, self.url = folder / name, folder / name / "home", f"http://127.0.0.1:{port}"
-        self.folder.mkdir()
-        settings = {"TALKER_SPACE_TOKENS": TOKEN, "TALKER_HOME": str(self.home), "SPACE_ID": "alice/train"}
-        settings |= {"TALKER_KEEP_EVERY_S": "1", "TALKER_SLEEP_MINUTES": "10"}
-        env = environment() | hub_environment(hub, self.folder) | settings
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, str(port)],
-                env=env | {"GRADIO_TEMP_DIR": str(self.folder / "gradio")},
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-            )
-        wait_for(lambda: self.process.poll() is not None or answers(self.url), 120)
-        assert self.process.poll() is None, (self.folder / "log").read_text()
+    def __init__(self, hub: FakeHub, folder: Path, port: int) -> None:
+        keeping = {"TALKER_KEEP_EVERY_S": "1", "TALKER_SLEEP_MINUTES": "10", "SPACE_ID": "alice/train"}
+        super().__init__(hub, folder, port, **keeping)
 
     def vanish(self) -> None:
         """Everything at once, the disk too."""
@@ -96,28 +61,27 @@ def kept(hub: FakeHub, job_id: str) -> dict[str, bytes]:
 
 
 def test_a_redeployed_space_goes_on_from_what_the_last_one_kept(hub: FakeHub, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    first = Machine(hub, tmp_path, "first", port)
+    port = free_port()
+    first = Machine(hub, tmp_path / "first", port)
     space = SpaceLauncher(first.url, TOKEN)
-    options = {"steps": 400, "step_s": 0.03, "checkpoint_every": 10}
+    options = {"steps": 160, "step_s": 0.03, "checkpoint_every": 10}
     job_id = space.submit(make_clip(tmp_path / "in"), request(options=options))
     gone = space.submit(make_clip(tmp_path / "in", "other"), request("gone", options=options))
 
     def checkpoint() -> dict:
         return json.loads(kept(hub, job_id).get("avatar.state/checkpoint.json", b'{"stage": 0, "step": 0}'))
 
-    wait_for(lambda: kept(hub, gone) and checkpoint()["stage"] == 1 and checkpoint()["step"] > 50, 120)
+    both = job_id, gone
+    wait_for(lambda: all("clip.mp4" in kept(hub, i) for i in both), 120, "what another machine goes on from")
     assert all(repo.private for repo in hub.repos.values())
-    assert "clip.mp4" in kept(hub, job_id), "another machine can go on without the app"
     space.cancel(gone)
     assert not kept(hub, gone), "what is cancelled is gone from the Hub before the answer"
+    wait_for(lambda: checkpoint()["stage"] == 1 and checkpoint()["step"] >= 20, 120)
     before = checkpoint()
     first.vanish()
     assert hub.sleep_times[-1] == ("alice/train", NEVER), "a Space with work does not sleep"
 
-    second = Machine(hub, tmp_path, "second", port)
+    second = Machine(hub, tmp_path / "second", port)
     try:
         wait_for(lambda: space.status(job_id).state in ("done", "failed"), 120, "the job to end")
         report = space.poll(job_id)
@@ -139,12 +103,8 @@ def test_a_redeployed_space_goes_on_from_what_the_last_one_kept(hub: FakeHub, tm
     finally:
         second.vanish()
         space.close()
-    calm = make_queue(tmp_path / "calm")
-    whole = calm.submit(make_clip(tmp_path / "in"), request(options={**options, "step_s": 0.0}))
-    with worker_for(calm.store.home):
-        wait_state(calm, whole, "done")
-    same = calm.store.folder(whole) / "avatar" / "avatar.json"
-    assert json.loads(same.read_text()) == avatar, "as if nothing had happened"
+    whole = undisturbed(tmp_path / "calm", make_clip(tmp_path / "in"), options)
+    assert json.loads(whole) == avatar, "as if nothing had happened"
 
 
 def keeper(fake: FakeHub, home: Path, place: str = "lab") -> Keeper:

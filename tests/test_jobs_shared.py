@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import postgres_support
@@ -32,18 +34,26 @@ from talker.jobs.database import DATABASE_VARIABLE, check_reachable
 from talker.jobs.job import JobState
 from talker.jobs.leases import WORKER_VARIABLE, LeaseConfig, Leases, deadline_of, now
 from talker.jobs.queue import JobQueue
+from talker.worker import WorkerConfig
 
 pytestmark = pytest.mark.skipif(bool(postgres_support.missing()), reason=postgres_support.missing())
 
 TAKEN_OVER_WITHIN_S = 180.0
 QUICK = LeaseConfig(lease_s=2.0, beat_s=0.2, margin_s=0.5)
-IMPATIENT = """
-import os, sys
+IMPATIENT = WorkerConfig(reconcile_s=0.3, leases=LeaseConfig(lease_s=3.0, beat_s=0.3, margin_s=1.0))
+HASTE = 5
+"""How much faster the two hosts give each other up than workers that are not told how: nobody waits here for 45 s."""
+HASTY = WorkerConfig(
+    reconcile_s=WorkerConfig.reconcile_s / HASTE,
+    leases=LeaseConfig(*(seconds / HASTE for seconds in astuple(LeaseConfig()))),
+)
+WORKER = """
+import logging, os, sys
 from pathlib import Path
 from talker.jobs.leases import LeaseConfig
 from talker.worker import WorkerConfig, serve
-config = WorkerConfig(reconcile_s=0.3, leases=LeaseConfig(lease_s=3.0, beat_s=0.3, margin_s=1.0))
-os._exit(serve(Path(sys.argv[1]), runner=sys.argv[2], config=config))
+logging.basicConfig(level=logging.INFO)
+os._exit(serve(Path(sys.argv[1]), runner=sys.argv[2], config=eval(sys.argv[3])))
 """
 
 
@@ -82,7 +92,7 @@ def impatient(home: Path, url: str, name: str) -> subprocess.Popen[bytes]:
     """A worker that gives a silent one up after three seconds instead of 45."""
     with (home / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", IMPATIENT, str(home), RUNNER],
+            [sys.executable, "-c", WORKER, str(home), RUNNER, repr(IMPATIENT)],
             env=environment() | {DATABASE_VARIABLE: url, WORKER_VARIABLE: name},
             stdout=log,
             stderr=log,
@@ -115,14 +125,14 @@ def test_a_lease_has_one_holder_and_ends_by_itself(queue: JobQueue, url: str) ->
 
 def test_two_workers_share_the_jobs_each_once(queue: JobQueue, url: str, tmp_path: Path) -> None:
     options = {"steps": 30, "step_s": 0.02}
-    ids = [
-        queue.submit(make_clip(tmp_path / "in", f"c{n}"), request(f"n{n}", options=options)) for n in range(6)
-    ]
     home = queue.store.home
     with (
         worker_for(home, **{DATABASE_VARIABLE: url, WORKER_VARIABLE: "gpu0"}),
         worker_for(home, **{DATABASE_VARIABLE: url, WORKER_VARIABLE: "gpu1"}),
     ):
+        wait_for(lambda: (home / "test-worker.log").read_bytes().count(b"ready") == 2, 60)
+        clips = [make_clip(tmp_path / "in", f"c{n}") for n in range(4)]
+        ids = [queue.submit(clip, request(f"n{n}", options=options)) for n, clip in enumerate(clips)]
         for job_id in ids:
             assert wait_state(queue, job_id, "done", "failed").state == JobState.DONE
         again = subprocess.run(
@@ -164,7 +174,7 @@ def test_a_frozen_worker_loses_its_job_and_writes_nothing_when_it_thaws(
     queue: JobQueue, url: str, tmp_path: Path
 ) -> None:
     home = queue.store.home
-    options = {"steps": 400, "step_s": 0.02, "checkpoint_every": 10}
+    options = {"steps": 200, "step_s": 0.02, "checkpoint_every": 10}
     job_id = queue.submit(make_clip(tmp_path / "in"), request(options=options))
     first = impatient(home, url, "first")
     second = None
@@ -182,6 +192,7 @@ def test_a_frozen_worker_loses_its_job_and_writes_nothing_when_it_thaws(
         assert first.wait(30) == 4, "a worker that lost its claims ends"
         job = wait_state(queue, job_id, "done", "failed", timeout_s=120)
         assert job.state == JobState.DONE, job.error
+        wait_for(lambda: finishes(queue, job_id) == 1, 10, "the line of the log that follows the state")
     finally:
         for process in (first, second):
             if process is not None and process.poll() is None:
@@ -189,14 +200,14 @@ def test_a_frozen_worker_loses_its_job_and_writes_nothing_when_it_thaws(
                 process.wait()
     assert finishes(queue, job_id) == 1 and set(claims(queue, job_id)[1:]) == {"second"}
     lines = trace(queue, job_id)
-    assert len(set(lines)) == 800
-    assert len(lines) - 800 <= 12, f"repeated from the last checkpoint only; frozen at {before}"
+    assert len(set(lines)) == 400
+    assert len(lines) - 400 <= 12, f"repeated from the last checkpoint only; frozen at {before}"
 
 
 def test_a_database_that_is_away_for_a_moment_costs_nothing(tmp_path: Path) -> None:
     with postgres() as server:
         queue = JobQueue(tmp_path / "home", database_url=server.url(), runner=RUNNER, limits=LIMITS)
-        options = {"steps": 300, "step_s": 0.02}
+        options = {"steps": 200, "step_s": 0.02}
         queue.prepare_database()
         job_id = queue.submit(make_clip(tmp_path / "in"), request(options=options))
         with worker_for(queue.store.home, **{DATABASE_VARIABLE: server.url()}) as worker:
@@ -209,7 +220,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(tmp_path: Path) -> N
             assert wait_state(queue, during, "done", "failed").state == JobState.DONE
             assert worker.process is not None and worker.process.poll() is None
     lines = trace(queue, job_id)
-    assert len(lines) == len(set(lines)) == 600
+    assert len(lines) == len(set(lines)) == 400
 
 
 def test_an_address_that_is_wrong_is_told_in_words(tmp_path: Path) -> None:
@@ -266,14 +277,17 @@ def hosts() -> Iterator[tuple[str, list[str]]]:
             ip("-n", name, "link", "set", "lo", "up")
         yield f"{net}.1", names
     finally:
-        for name in names:
+        # The cables first: a namespace that is deleted lives on for a moment, and its cable keeps its name.
+        for number, name in enumerate(names):
+            subprocess.run(["ip", "link", "del", f"{bridge}v{number}"], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", bridge], check=False, capture_output=True)
 
 
 def start_host(namespace: str, name: str, home: Path, url: str) -> subprocess.Popen[bytes]:
     """A worker with its own network, host name and process table; killing the returned process ends the host."""
-    shell = f"hostname {name} && exec {sys.executable} -m talker.worker --home {home} --runner {RUNNER}"
+    worker = shlex.join([sys.executable, "-c", WORKER, str(home), RUNNER, repr(HASTY)])
+    shell = f"hostname {name} && exec {worker}"
     alone = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", shell]
     env = {k: v for k, v in environment().items() if k != WORKER_VARIABLE} | {DATABASE_VARIABLE: url}
     with (home / f"{name}.log").open("ab") as log:
@@ -297,14 +311,15 @@ def test_a_host_that_is_gone_for_good_loses_its_job_to_the_other(
         queue = JobQueue(tmp_path / "home", database_url=url, runner=RUNNER, limits=LIMITS)
         queue.prepare_database()
         home = queue.store.home
-        options = {"steps": 3000 if end == "cut" else 1200, "step_s": 0.02, "checkpoint_every": 20}
+        options = {"steps": 700 if end == "cut" else 300, "step_s": 0.02, "checkpoint_every": 20}
         job_id = queue.submit(make_clip(tmp_path / "in"), request(options=options))
         processes = {"one": start_host(names[0], "one", home, url)}
         try:
             wait_for(lambda: claims(queue, job_id) == ["one"], 60)
             processes["two"] = start_host(names[1], "two", home, url)
+            wait_for(lambda: b"ready" in (home / "two.log").read_bytes(), 60)
             stage = "static" if end == "cut" else "deform"
-            wait_for(lambda: sum(line.startswith(stage) for line in trace(queue, job_id)) > 100, 90)
+            wait_for(lambda: sum(line.startswith(stage) for line in trace(queue, job_id)) > 50, 90)
             at = len(trace(queue, job_id))
             began = time.monotonic()
             if end == "kill":
@@ -312,7 +327,9 @@ def test_a_host_that_is_gone_for_good_loses_its_job_to_the_other(
                 wait_for(lambda: not trainers(home), 10)
             else:
                 subprocess.run(["ip", "-n", names[0], "link", "set", "eth0", "down"], check=True)
-            wait_for(lambda: claims(queue, job_id)[-1] == "two", TAKEN_OVER_WITHIN_S / 4, "the other host")
+            wait_for(
+                lambda: claims(queue, job_id)[-1] == "two", TAKEN_OVER_WITHIN_S / HASTE, "the other host"
+            )
             took = time.monotonic() - began
             job = wait_state(queue, job_id, "done", "failed", timeout_s=180)
             ended = time.monotonic() - began
@@ -324,8 +341,8 @@ def test_a_host_that_is_gone_for_good_loses_its_job_to_the_other(
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     print(f"{end}: taken over after {took:.0f} s, done after {ended:.0f} s")  # noqa: T201 - a figure, under -s
-    if end == "kill":
-        assert ended < TAKEN_OVER_WITHIN_S
+    assert took * HASTE < TAKEN_OVER_WITHIN_S
+    assert end == "cut" or ended < TAKEN_OVER_WITHIN_S
     lines = trace(queue, job_id)
     static = [line for line in lines if line.startswith("static")]
     steps = options["steps"]

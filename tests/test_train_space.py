@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,7 +14,6 @@ import pytest
 import yaml
 from fake_hub import FakeHub
 from jobs_support import (
-    TESTS,
     environment,
     make_clip,
     make_queue,
@@ -26,74 +23,27 @@ from jobs_support import (
     wait_state,
     worker_for,
 )
+from space_support import OTHER, ROOT, TOKEN, Space, hub_environment
 
 from talker.errors import JobError, TalkerError, VideoError
 from talker.jobs.job import JobState
 from talker.jobs.launchers import SPACE_TOKEN, SPACE_URL, TOKEN_HEADER, SpaceLauncher, launchers
 from talker.jobs.remote import decode, moving_picture, picture
 
-ROOT = TESTS.parent
-TOKEN, OTHER = "correct-horse", "battery-staple"
-SCRIPT = f"""
-import sys; sys.path[:0] = [{str(ROOT / "train_space")!r}]
-from pathlib import Path
-import app
-home, port = Path(sys.argv[1]), int(sys.argv[2])
-config = app.SpaceConfig(home, ({TOKEN!r}, {OTHER!r}), max_upload_mb=2, free_gb=0.0, runner="tiny_trainer")
-app.launch(config, server_name="127.0.0.1", server_port=port, quiet=True)
-"""
-
-
-@dataclass
-class Space:
-    url: str
-    home: Path
-    hub: FakeHub
-
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
     folder = tmp_path_factory.mktemp("space")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with FakeHub(folder / "hub") as hub, (folder / "server.log").open("wb") as log:
-        env = environment() | hub_environment(hub, folder) | {"GRADIO_TEMP_DIR": str(folder / "gradio")}
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder / "home"), str(port)],
-            env=env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
+    with FakeHub(folder / "hub") as hub:
+        space = Space(hub, folder, TALKER_MAX_UPLOAD_MB="2", TALKER_KEEP_WORK="off")
         try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(lambda: process.poll() is not None or answers(url), 120)
-            assert process.poll() is None, (folder / "server.log").read_text()
-            yield Space(url, folder / "home", hub)
+            yield space
         finally:
-            process.terminate()
-            process.wait(30)
-        log_text = (folder / "server.log").read_text()
-        assert "Traceback" not in log_text, log_text
-        assert TOKEN not in log_text
-
-
-def hub_environment(hub: FakeHub, folder: Path) -> dict[str, str]:
-    return {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_TOKEN": hub.token("alice"),
-        "HF_HOME": str(folder / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "GRADIO_ANALYTICS_ENABLED": "False",
-    }
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url + "/config", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+            space.process.terminate()
+            space.process.wait(30)
+        log = space.log.read_text()
+        assert "Traceback" not in log, log
+        assert TOKEN not in log
 
 
 @pytest.fixture
@@ -252,7 +202,7 @@ def test_a_job_of_the_app_is_trained_in_the_space_and_comes_back_through_the_hub
         "ada",
         launcher="space",
         repo_id="alice/ada-avatar",
-        options={"steps": 600, "step_s": 0.01, "real_avatar": True},
+        options={"steps": 400, "step_s": 0.01, "real_avatar": True},
     )
     job_id = queue.submit(make_clip(tmp_path / "in"), asked)
     trace = space.home / "jobs" / job_id / "avatar.state" / "trace"
@@ -263,7 +213,7 @@ def test_a_job_of_the_app_is_trained_in_the_space_and_comes_back_through_the_hub
         worker.start()
         wait_for(lambda: "deform 1\n" in trace.read_text(), 90)
         steps = [line for line in trace.read_text().splitlines() if line.startswith("static")]
-        assert steps == [f"static {step}" for step in range(1, 601)], "the restart did not start it again"
+        assert steps == [f"static {step}" for step in range(1, 401)], "the restart did not start it again"
         job = wait_state(queue, job_id, "done", "failed", timeout_s=180)
         assert job.state == JobState.DONE, job.error
     assert job.preview and job.summary["published"]

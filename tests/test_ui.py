@@ -12,9 +12,10 @@ import pytest
 
 from talker.provenance import inspect
 from talker.studio import Studio, StudioConfig
-from talker.ui import build_app, html, launch
+from talker.ui import html
 from talker.ui.context import COOKIE
 from tests.studio_support import speaking_avatar_folder
+from tests.ui_support import served
 
 VISITORS = "abcdef12"
 EVIL = "<img src=x onerror=alert(1)>${7*7}{{7*7}}`${8*8}`\\u0041\u202e\x00"
@@ -44,7 +45,7 @@ def test_durations(seconds: float | None, words: str) -> None:
 
 class Site:
     def __init__(self, studio: Studio, address: str) -> None:
-        self.studio, self.address = studio, address.rstrip("/")
+        self.studio, self.address = studio, address
 
     def get(self, path: str, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
         request = urllib.request.Request(self.address + path, headers={"Cookie": cookie} if cookie else {})
@@ -57,17 +58,11 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    before = Path.cwd()
     home = tmp_path_factory.mktemp("app") / "home"
     studio = Studio(home, config=StudioConfig(max_upload_mb=2))
     speaking_avatar_folder(home / "avatars" / "guide", name="Guide")
-    demo = build_app(studio, shared=True)
-    _, address, _ = launch(demo, studio, port=0, shared=True, block=False)
-    yield Site(studio, address)
-    demo.close()
-    import os
-
-    os.chdir(before)
+    with served(studio, shared=True) as address:
+        yield Site(studio, address)
 
 
 @pytest.mark.parametrize("page", ["/", "/talk", "/avatars", "/jobs", "/origin"])

@@ -81,6 +81,8 @@ class SpaceConfig:
     space_id: str = ""
     sleep_minutes: float = 0.0
     """0: never, or this is no Space."""
+    look_s: float = 20.0
+    """Seconds between two looks whether it may sleep."""
 
     @classmethod
     def from_environment(cls) -> SpaceConfig:
@@ -127,7 +129,10 @@ class Service:
         if self.config.space_id and self.config.sleep_minutes > 0:
             after_s = max(300, round(60 * self.config.sleep_minutes))
             token = os.environ.get("HF_TOKEN")
-            SleepWhenIdle(self.queue.store, self.config.space_id, after_s, token=token).start()
+            sleep = SleepWhenIdle(
+                self.queue.store, self.config.space_id, after_s, token=token, look_s=self.config.look_s
+            )
+            sleep.start()
 
     def owner(self, header: str | None) -> str:
         """The owner a token stands for.

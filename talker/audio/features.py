@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,30 @@ class AudioEncoder(ABC):
 def n_rows(n_samples: int) -> int:
     """Rows that cover ``n_samples`` samples, at least one."""
     return max(1, -(-n_samples // HOP))
+
+
+class Chunk(NamedTuple):
+    """A piece of a recording, encoded with sound around it whose rows are thrown away.
+
+    Attributes:
+        samples: What is encoded, with its context.
+        rows: Rows of the recording that come of it.
+        kept: The same rows, counted among those of ``samples``.
+    """
+
+    samples: slice
+    rows: slice
+    kept: slice
+
+
+def chunks(n_samples: int, chunk_s: float, context_s: float) -> Iterator[Chunk]:
+    """Pieces of ``chunk_s`` seconds, the last shorter, with up to ``context_s`` before and after each."""
+    chunk, context = round(chunk_s * SAMPLE_RATE), round(context_s * SAMPLE_RATE)
+    for start in range(0, n_samples, chunk):
+        low, high = max(0, start - context), min(n_samples, start + chunk + context)
+        first, last = start // HOP, min(n_rows(n_samples), (start + chunk) // HOP)
+        before = low // HOP
+        yield Chunk(slice(low, high), slice(first, last), slice(first - before, last - before))
 
 
 def get_encoder(name: str, *, model_path: str | None = None) -> AudioEncoder:

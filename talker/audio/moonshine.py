@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talker.audio.features import HOP, AudioEncoder, MelEncoder, n_rows, silent_rows, speech_gain
+from talker.audio.features import HOP, AudioEncoder, MelEncoder, chunks, n_rows, silent_rows, speech_gain
 from talker.types import SAMPLE_RATE
 
 WEIGHTS = Path(__file__).parent / "moonshine_tiny" / "encoder.safetensors"
@@ -58,17 +58,14 @@ class MoonshineEncoder(AudioEncoder):
 
     def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`AudioEncoder`."""
-        rows, silent = n_rows(len(waveform)), silent_rows(waveform)
+        silent = silent_rows(waveform)
         if silent.all():
-            yield np.tile(self.silence, (rows, 1))
+            yield np.tile(self.silence, (len(silent), 1))
             return
         loud = (waveform * speech_gain(waveform)).astype(np.float32)
-        chunk, context = round(CHUNK_S * SAMPLE_RATE), round(CONTEXT_S * SAMPLE_RATE)
-        for start in range(0, len(waveform), chunk):
-            low, high = max(0, start - context), min(len(waveform), start + chunk + context)
-            first, last = start // HOP, min(rows, (start + chunk) // HOP)
-            part = self._rows(loud[low:high])[first - low // HOP : last - low // HOP]
-            part[silent[first:last]] = self.silence
+        for chunk in chunks(len(waveform), CHUNK_S, CONTEXT_S):
+            part = self._rows(loud[chunk.samples])[chunk.kept]
+            part[silent[chunk.rows]] = self.silence
             yield part
 
     @torch.inference_mode()

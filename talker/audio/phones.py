@@ -16,10 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from talker.audio.features import HOP, AudioEncoder, MelEncoder, n_rows, silent_rows, speech_gain
+from talker.audio.features import (
+    HOP,
+    AudioEncoder,
+    Chunk,
+    MelEncoder,
+    chunks,
+    n_rows,
+    silent_rows,
+    speech_gain,
+)
 from talker.audio.phone_scores import PHONES, STATES, make_decoder, scores, scores_apart
 from talker.threads import map_ahead
-from talker.types import SAMPLE_RATE
 
 _SILENCE = PHONES.index("SIL")
 
@@ -50,24 +58,21 @@ class PhoneEncoder(AudioEncoder):
 
     def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`AudioEncoder`."""
-        rows, silent = n_rows(len(waveform)), silent_rows(waveform)
+        silent = silent_rows(waveform)
         if silent.all():
-            yield np.tile(self.silence, (rows, 1))
+            yield np.tile(self.silence, (len(silent), 1))
             return
         gain = speech_gain(waveform)  # the acoustic model heard speech at ordinary levels
-        chunk, context = round(CHUNK_S * SAMPLE_RATE), round(CONTEXT_S * SAMPLE_RATE)
-        starts = range(0, len(waveform), chunk)
-        listen = scores if len(starts) == 1 else scores_apart
+        pieces = list(chunks(len(waveform), CHUNK_S, CONTEXT_S))
+        listen = scores if len(pieces) == 1 else scores_apart
 
-        def encode(start: int) -> np.ndarray:
-            low, high = max(0, start - context), min(len(waveform), start + chunk + context)
-            first, last = start // HOP, min(rows, (start + chunk) // HOP)
-            probabilities = _probabilities(listen(_pcm(waveform[low:high] * gain)), n_rows(high - low))
-            part = self._scaled(probabilities)[first - low // HOP : last - low // HOP]
-            part[silent[first:last]] = self.silence
+        def encode(chunk: Chunk) -> np.ndarray:
+            sound = waveform[chunk.samples] * gain
+            part = self._scaled(_probabilities(listen(_pcm(sound)), n_rows(len(sound))))[chunk.kept]
+            part[silent[chunk.rows]] = self.silence
             return part
 
-        yield from map_ahead(encode, starts)
+        yield from map_ahead(encode, pieces)
 
     def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
         return (np.sqrt(probabilities) - self._MEAN) / self._SCALE

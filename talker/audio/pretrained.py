@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talker.audio.features import HOP, AudioEncoder, n_rows, silent_rows
+from talker.audio.features import HOP, AudioEncoder, chunks, n_rows, silent_rows
 from talker.audio.weights import cached_snapshot, has_weights
 from talker.errors import BackendError
 from talker.torchvision_fix import ensure_torchvision
@@ -69,17 +69,14 @@ class TransformerEncoder(AudioEncoder):
 
     def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
         """See :class:`~talker.audio.features.AudioEncoder`."""
-        rows, silent = n_rows(len(waveform)), silent_rows(waveform)
+        silent = silent_rows(waveform)
         if silent.all():
-            yield np.tile(self.silence, (rows, 1))
+            yield np.tile(self.silence, (len(silent), 1))
             return
         normal = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
-        chunk, context = round(CHUNK_S * SAMPLE_RATE), round(CONTEXT_S * SAMPLE_RATE)
-        for start in range(0, len(waveform), chunk):
-            low, high = max(0, start - context), min(len(waveform), start + chunk + context)
-            first, last = start // HOP, min(rows, (start + chunk) // HOP)
-            part = self._rows(normal[low:high].astype(np.float32))[first - low // HOP : last - low // HOP]
-            part[silent[first:last]] = self.silence
+        for chunk in chunks(len(waveform), CHUNK_S, CONTEXT_S):
+            part = self._rows(normal[chunk.samples].astype(np.float32))[chunk.kept]
+            part[silent[chunk.rows]] = self.silence
             yield part
 
     @torch.inference_mode()

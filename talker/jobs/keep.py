@@ -156,7 +156,7 @@ class Keeper:
     # --- inside ------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        while not self._stop.wait(self.config.look_s):
+        while not self._stop.wait(min(self.config.look_s, self.config.every_s)):
             try:
                 self.look()
             except Exception:  # this thread must outlive whatever a half-deleted folder does

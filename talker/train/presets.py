@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from talker.errors import ConfigError
 from talker.model.avatar import ModelConfig
@@ -45,6 +46,15 @@ class Preset:
         training = sum(stage.steps for stage in self.stages) * max(step_ms, low / 3) / 1000
         align_s = ALIGN_S * (size / 256) * sum(stage.align for stage in self.stages)
         return (training + (0.8 + align_s * FPS) * clip_seconds + 20) / 60
+
+
+def _paper_stages(kind: Literal["pixel_aware", "standard"]) -> tuple[Stage, ...]:
+    """Both papers train alike; they differ in where Gaussians are added."""
+    density = DensityConfig(kind=kind, start=500, stop=2800, max_gaussians=50_000)
+    return (
+        Stage("static", 3000, static=True, decay=0.5, density=density),
+        Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
+    )
 
 
 _OURS = FieldConfig()
@@ -93,16 +103,7 @@ _EGSTALKER = Preset(
         ),
         motion=_SOUND_WINDOW,
     ),
-    stages=(
-        Stage(
-            "static",
-            3000,
-            static=True,
-            decay=0.5,
-            density=DensityConfig(kind="standard", start=500, stop=2800, max_gaussians=50_000),
-        ),
-        Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
-    ),
+    stages=_paper_stages("standard"),
     step_ms=(160.0, 260.0),
 )
 _PGSTALKER = Preset(
@@ -125,16 +126,7 @@ _PGSTALKER = Preset(
         ),
         motion=_SOUND_WINDOW,
     ),
-    stages=(
-        Stage(
-            "static",
-            3000,
-            static=True,
-            decay=0.5,
-            density=DensityConfig(kind="pixel_aware", start=500, stop=2800, max_gaussians=50_000),
-        ),
-        Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
-    ),
+    stages=_paper_stages("pixel_aware"),
     step_ms=(60.0, 150.0),
 )
 

@@ -1,8 +1,7 @@
-"""More endpoints for programs and agents, and whether agents can reach them by MCP."""
+"""More endpoints for programs and agents."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,6 @@ import gradio as gr
 
 from talker.errors import ConfigError
 from talker.ui.context import Context, spoken_errors
-
-
-def mcp_available() -> bool:
-    """Whether the package that speaks MCP is installed; without it the app runs, and only agents miss it."""
-    return importlib.util.find_spec("mcp") is not None
 
 
 def add_agents(context: Context) -> None:

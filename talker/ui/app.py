@@ -15,7 +15,7 @@ from gradio.components import Navbar
 
 from talker.studio import Studio
 from talker.ui import avatars, create, jobs, origin, talk
-from talker.ui.agents import add_agents, mcp_available
+from talker.ui.agents import add_agents
 from talker.ui.api import add_api
 from talker.ui.context import Context
 from talker.ui.theme import STYLE, display_fonts, theme
@@ -96,7 +96,7 @@ def launch(
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,
-        mcp_server=mcp_available(),
+        mcp_server=True,
         pwa=False,
         footer_links=[],
         favicon_path=LOGO,
