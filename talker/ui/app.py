@@ -99,6 +99,8 @@ def launch(
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,
+        # Gradio asks for its own first page and gives up after 3 s, which a busy machine needs: the app would end.
+        _frontend=False,
         mcp_server=mcp_available(),
         pwa=False,
         footer_links=[],
