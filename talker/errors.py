@@ -45,6 +45,10 @@ class SpeechError(TalkerError):
     """Text cannot be spoken."""
 
 
+class BusyError(TalkerError):
+    """Too much is being done at this moment."""
+
+
 class TrackingError(TalkerError):
     """The face or the head cannot be followed through the clip."""
 

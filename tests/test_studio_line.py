@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from talker.studio import TalkWaiting
+from talker.errors import BusyError
+from talker.studio import TalkWaiting, batch
 from talker.studio.line import Line
 from talker.ui import stage
 
@@ -56,6 +57,31 @@ def test_who_waits_hears_how_many_come_first_and_how_long() -> None:
     first.close()  # type: ignore[attr-defined]
     assert list(third) == ["third"]
     assert "second begins" not in log
+
+
+def test_who_finds_no_place_is_told_when_to_come_back() -> None:
+    line, log = Line(places=3), []
+    inside = [line.in_turn(lambda n=n: slow(log, n, 0)) for n in "abc"]
+    assert next(inside[0]) == "a"
+    assert all(isinstance(next(turn), TalkWaiting) for turn in inside[1:])
+    with pytest.raises(BusyError, match=r"busy, about \d+ min") as caught:
+        next(line.in_turn(lambda: slow(log, "d")))
+    assert caught.value.code == "talk.busy"
+    started = line.in_turn(lambda: slow(log, "e", 0), again=True)
+    assert isinstance(next(started), TalkWaiting), "what was let in once goes on"
+    for turn in [*inside, started]:
+        list(turn)
+    assert list(line.in_turn(lambda: slow(log, "f", 0))) == ["f"]
+    assert "d begins" not in log
+
+
+def test_several_clips_without_a_place_end_at_once() -> None:
+    def say(part: batch.Part) -> Iterator[batch.Made]:
+        raise BusyError("talk.busy", "The renderer is busy, about 2 min.")
+        yield
+
+    with pytest.raises(BusyError):
+        list(batch.run([batch.Part("a", text="a"), batch.Part("b", text="b")], say))
 
 
 def test_a_failure_lets_the_next_one_begin() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from talker.errors import SpeechError, TalkerError
+from talker.errors import BusyError, SpeechError, TalkerError
 from talker.studio.clips import Clip
 from talker.studio.inbox import clean_label
 from talker.studio.line import TalkWaiting
@@ -95,7 +95,11 @@ def clean_title(text: str) -> str:
 
 
 def run(parts: Sequence[Part], say: Callable[[Part], Iterator[Made]]) -> Iterator[BatchStep | BatchDone]:
-    """Make every part with ``say``, in order. Closing the iterator stops the part under way; clips made stay."""
+    """Make every part with ``say``, in order. Closing the iterator stops the part under way; clips made stay.
+
+    Raises:
+        BusyError: There is no place in the line before the renderer.
+    """
     clips: list[Clip] = []
     failures: list[tuple[Part, str]] = []
     for number, part in enumerate(parts, 1):
@@ -104,6 +108,8 @@ def run(parts: Sequence[Part], say: Callable[[Part], Iterator[Made]]) -> Iterato
                 if isinstance(made, TalkDone):
                     clips.append(made.clip)
                 yield BatchStep(number, len(parts), part, made)
+        except BusyError:  # sent away before the first part: the others would not be let in either
+            raise
         except TalkerError as error:
             failures.append((part, str(error)))
         except Exception:  # whatever it was, the other parts are not to blame

@@ -8,10 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from talker.errors import BusyError
+
 Item = TypeVar("Item")
 
 POLL_S = 0.3
 """How often somebody who waits is heard of: a caller can only stop at these moments."""
+PLACES = 16
+"""Turns at a time, with the one under way; who comes then is sent away with a time to come back."""
+FIRST_GUESS_S = 20.0
+"""What a turn takes while none has been measured."""
 _WEIGHT = 0.3
 """Share of the newest turn in what a turn usually takes."""
 
@@ -27,21 +33,37 @@ class TalkWaiting:
 
 
 class Line:
-    """The queue before the renderer. It belongs to one process."""
+    """The queue before the renderer. It belongs to one process.
 
-    def __init__(self) -> None:
+    Args:
+        places: Turns at a time, with the one under way.
+    """
+
+    def __init__(self, places: int = PLACES) -> None:
+        self._places = places
         self._changed = threading.Condition()
         self._tickets: list[object] = []
-        self._began = 0.0
+        self._began = time.monotonic()
         self._usual: float | None = None
 
-    def in_turn(self, work: Callable[[], Iterator[Item]]) -> Iterator[Item | TalkWaiting]:
+    def in_turn(
+        self, work: Callable[[], Iterator[Item]], *, again: bool = False
+    ) -> Iterator[Item | TalkWaiting]:
         """What ``work`` yields, as soon as everybody before has finished; until then ``TalkWaiting`` again and again.
 
         Closing the iterator leaves the line, or ends the work and lets the next one begin.
+
+        Args:
+            work: What is to be done.
+            again: The next part of something that was let in: it is not sent away half done.
+
+        Raises:
+            BusyError: Every place is taken.
         """
         ticket = object()
         with self._changed:
+            if len(self._tickets) >= self._places and not again:
+                raise self._busy()
             self._tickets.append(ticket)
         try:
             while (waiting := self._wait(ticket)) is not None:
@@ -60,10 +82,20 @@ class Line:
                 self._began = time.monotonic()
                 return None
             before = self._tickets.index(ticket)
-            if self._usual is None:
-                return TalkWaiting(before, None)
-            left = max(0.0, self._usual - (time.monotonic() - self._began))
-            return TalkWaiting(before, left + (before - 1) * self._usual)
+            return TalkWaiting(before, None if self._usual is None else self._until(before, self._usual))
+
+    def _until(self, before: int, usual: float) -> float:
+        """Seconds until so many turns are over."""
+        return max(0.0, usual - (time.monotonic() - self._began)) + (before - 1) * usual
+
+    def _busy(self) -> BusyError:
+        known = self._usual or max(FIRST_GUESS_S, time.monotonic() - self._began)
+        minutes = max(1, round(self._until(len(self._tickets), known) / 60))
+        return BusyError(
+            "talk.busy",
+            f"The renderer is busy, about {minutes} min.",
+            todo="Try again then.",
+        )
 
     def _learn(self, seconds: float) -> None:
         with self._changed:

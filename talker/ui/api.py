@@ -46,7 +46,7 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
         """
         assert request is not None, "the server fills it in"
         with spoken_errors():
-            owner = _caller(context, request)
+            owner, clip = _caller(context, request), None
             for made in render(
                 avatar,
                 owner,
@@ -58,8 +58,11 @@ def add_api(context: Context, render: Callable[..., Iterator[Any]]) -> None:
                 manner=Manner(float(intensity), float(head_motion), background or "clip"),
             ):
                 if isinstance(made, TalkDone):
-                    return expose(made.clip.download)
-        raise AssertionError("a run without error ends with a clip")
+                    clip = (
+                        made.clip
+                    )  # no return here: only a run that ends by itself teaches the line its usual time
+        assert clip is not None, "a run without error ends with a clip"
+        return expose(clip.download)
 
     def check_clip(clip: str, request: gr.Request) -> dict[str, Any]:
         """Look at a video before making an avatar of it: what is good, what is not, what to do.

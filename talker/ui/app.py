@@ -22,6 +22,9 @@ from talker.ui.theme import STYLE, display_fonts, theme
 from talker.ui.visitors import middleware
 
 TITLE = "talker"
+MAX_QUEUE = 200
+"""Events waiting for a handler, of all pages together. Gradio refuses more without a reason, so it comes after the
+line before the renderer, which gives one."""
 LOGO = Path(__file__).with_name("logo.svg")
 HEAD = """
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -60,7 +63,7 @@ def build_app(studio: Studio, *, shared: bool = False) -> gr.Blocks:
         with demo.route(name, f"/{name.lower()}"):
             Navbar(visible=False, main_page_name="Create")
             build()
-    return demo.queue(api_open=False, max_size=20, default_concurrency_limit=4)
+    return demo.queue(api_open=False, max_size=MAX_QUEUE, default_concurrency_limit=4)
 
 
 def launch(
@@ -96,6 +99,8 @@ def launch(
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,
+        # Gradio asks for its own first page and gives up after 3 s, which a busy machine needs: the app would end.
+        _frontend=False,
         mcp_server=True,
         pwa=False,
         footer_links=[],

@@ -24,8 +24,8 @@ VISITOR = re.compile(r"[0-9a-f]{32}")
 SHOW_S = 900
 RENDERING = "rendering"
 """``concurrency_id`` of everything that uses the graphics card or all cores."""
-MAX_WAITING = 16
-"""Renderings accepted at a time. One runs, the others stand in ``Studio.line`` and are told so."""
+MAX_WAITING = 24
+"""Handlers of renderings at a time. More than ``Studio.line`` has places: the others are told how long it takes."""
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For events of the pages: no spinner over the content, not callable by programs."""

@@ -182,7 +182,7 @@ def clip_html(path: Path | None) -> str:
     if not source:
         return ""
     return (
-        f'<figure class="tk-look"><img src="{source}" alt="The head turns a little to both sides">'
+        f'<figure class="tk-first-look"><img src="{source}" alt="The head turns a little to both sides">'
         "<figcaption><b>A first look in 3D</b>The head as it was learnt first. It still has to learn how the face "
         "moves when it talks.</figcaption></figure>"
     )

@@ -96,7 +96,12 @@ class PublishPanel:
             (self.unpublish, self.on_unpublish, SURE_UNPUBLISH),
         ):
             button.click(
-                signin.lent_for_avatar(handler), inputs, self.shown, js=sure, api_visibility="private"
+                signin.lent_for_avatar(handler),
+                inputs,
+                self.shown,
+                js=sure,
+                api_visibility="private",
+                show_progress_on=self.said,  # not over the fields that were just filled in
             )
 
     def on_publish(self, slug: str, repo: str, lent: str, request: gr.Request) -> list[Any]:
@@ -167,7 +172,13 @@ class LoadPanel:
                 return [*show(slug, owner), ""]
 
         for event in (self.load.click, self.wanted.submit):
-            event(signin.lent(on_pull), self.wanted, [*shown, self.seen], api_visibility="private")
+            event(
+                signin.lent(on_pull),
+                self.wanted,
+                [*shown, self.seen],
+                api_visibility="private",
+                show_progress_on=self.seen,
+            )
         self.browse.click(signin.lent(self.on_browse), self.wanted, self.found, api_visibility="private")
         self.found.pick(self.on_found, None, self.wanted, **QUIET).then(
             signin.lent(self.on_look), self.wanted, self.seen, **QUIET

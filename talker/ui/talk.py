@@ -38,9 +38,9 @@ def make_render(context: Context) -> Render:
     else:
         lent = spaces.GPU(duration=120)(render)
 
-    def in_turn(avatar: str, owner: str, **options: Any) -> Iterator[Made]:
+    def in_turn(avatar: str, owner: str, again: bool = False, **options: Any) -> Iterator[Made]:
         # Outside of what is lent: nobody pays with GPU time for waiting.
-        yield from context.studio.line.in_turn(lambda: lent(avatar, owner, **options))
+        yield from context.studio.line.in_turn(lambda: lent(avatar, owner, **options), again=again)
 
     return in_turn
 
@@ -244,7 +244,7 @@ class TalkPage:
 
         def say(part: batch.Part) -> Iterator[Made]:
             what = {"text": part.text, "audio": part.audio, "title": part.title}
-            return self.render(asked.avatar, owner, **what, **options)
+            return self.render(asked.avatar, owner, again=part is not parts[0], **what, **options)
 
         for step in batch.run(parts, say):
             if isinstance(step, batch.BatchDone):
