@@ -20,12 +20,14 @@ from talker.ui.api import add_api
 from talker.ui.context import Context
 from talker.ui.theme import STYLE, display_fonts, theme
 from talker.ui.visitors import middleware
+from talker.ui.words import TRANSLATIONS, script
 
 TITLE = "talker"
 LOGO = Path(__file__).with_name("logo.svg")
 HEAD = """
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <script>
+  /* words */
   const choose = (mode) => document.body && document.body.classList.toggle('dark', mode === 'dark');
   const stored = () => localStorage.getItem('tk-mode') ||
     (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
@@ -104,7 +106,8 @@ def launch(
         theme=theme(),
         css=display_fonts(),
         css_paths=[STYLE],
-        head=HEAD,
+        head=HEAD.replace("/* words */", script()),
+        i18n=TRANSLATIONS,
         js=START,
     )
 
