@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gradio.context import LocalContext
 
+from talker.audio.tts import engines
 from talker.errors import VideoError
 from talker.studio import Studio
-from talker.ui import html, words
+from talker.ui import html, voices, words
 from talker.ui.words import LANGUAGES, SPANISH, SPANISH_FILE, TRANSLATIONS, say, spoken
-from tests.words_support import FOR_PROGRAMS, UI, constants, readable
+from tests.words_support import FOR_PROGRAMS, UI, bare_texts, constants, readable
 
 SAME_IN_BOTH = {"Zip", "Ada"}
 """Names, and what is a word of both languages."""
@@ -38,6 +41,15 @@ def test_no_text_of_the_pages_is_left_out() -> None:
     assert left == [], "add them to talker/ui/words/es.toml, and let the page say() them"
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in sorted(UI.glob("*.py")) if p.name not in FOR_PROGRAMS], ids=lambda p: p.stem
+)
+def test_components_are_given_texts_of_both_languages(path: Path) -> None:
+    """``label="Cancel"`` would stay English although there is a translation of it."""
+    bare = [f"{path.name}:{line}: {text!r}" for text, line in bare_texts(path) if text not in SAME_IN_BOTH]
+    assert bare == [], "write fixed(...)"
+
+
 def test_no_translation_is_left_over() -> None:
     sources = UI.parent.rglob("*.py")
     used = {
@@ -46,7 +58,10 @@ def test_no_translation_is_left_over() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert SPANISH.keys() - used == set()
+    languages = tomllib.loads(SPANISH_FILE.read_text(encoding="utf-8"))["languages"]
+    assert SPANISH.keys() - used - languages.keys() == set()
+    known = {name for name, _ in voices.languages([v for engine in engines() for v in engine.voices()])}
+    assert languages.keys() - known == set()
 
 
 @pytest.mark.parametrize("english", SPANISH)

@@ -33,6 +33,23 @@ def readable(text: str) -> str:
     return next((part for part in MARKUP.split(text) if READABLE.search(part.strip())), "").strip()
 
 
+SHOWN = {"label", "info", "placeholder", "title"}
+WITH_TEXT = {"Button", "DownloadButton", "Tab", "Accordion", "LoginButton"}
+
+
+def bare_texts(path: Path) -> Iterator[tuple[str, int]]:
+    """Texts handed to a component as they are."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        given = [k.value for k in node.keywords if k.arg in SHOWN]
+        if getattr(node.func, "attr", "") in WITH_TEXT:
+            given += node.args[:1]
+        for value in given:
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and readable(value.value):
+                yield value.value, value.lineno
+
+
 def _silent(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # docstrings

@@ -87,7 +87,7 @@ class JobsPage:
             )
             self.buttons = {
                 action: gr.Button(
-                    fixed(NAMES[action]), visible=False, min_width=140, scale=0, elem_id=f"tk-{action}"
+                    fixed(NAMES[action]), visible=False, min_width=170, scale=0, elem_id=f"tk-{action}"
                 )
                 for action in ACTIONS
             }
@@ -96,8 +96,8 @@ class JobsPage:
             self.yes = gr.Button(fixed("Yes"), variant="stop", min_width=90, scale=0, elem_id="tk-yes")
             self.no = gr.Button(fixed("No"), min_width=90, scale=0)
         with gr.Row(visible=False, elem_id="tk-plots") as self.plots:
-            self.loss = gr.LinePlot(y="loss", title=fixed("Error (loss): falls as it learns"), **PLOT)
-            self.psnr = gr.LinePlot(y="psnr", title=fixed("Likeness (PSNR, dB): rises as it learns"), **PLOT)
+            self.loss = gr.LinePlot(y="loss", title=fixed("Error (loss): falls"), **PLOT)
+            self.psnr = gr.LinePlot(y="psnr", title=fixed("Likeness (PSNR, dB): rises"), **PLOT)
         with gr.Accordion(fixed("Log"), open=False):
             self.log = markup(elem_id="tk-log")
 
