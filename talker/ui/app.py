@@ -32,6 +32,12 @@ HEAD = """
   const stored = () => localStorage.getItem('tk-mode') ||
     (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
   document.addEventListener('DOMContentLoaded', () => choose(stored()));
+  // Gradio calls its upload areas something else than what is written in them.
+  new MutationObserver(() => {
+    document.querySelectorAll('button.upload-container[aria-label]').forEach((area) => {
+      if (area.innerText.trim()) area.removeAttribute('aria-label');
+    });
+  }).observe(document, {childList: true, subtree: true, attributeFilter: ['aria-label']});
   document.addEventListener('click', (e) => {
     if (!e.target.closest('[data-mode]')) return;
     const mode = document.body.classList.contains('dark') ? 'light' : 'dark';

@@ -69,7 +69,7 @@ def header(active: str) -> str:
         for label, path in PAGES
     )
     return (
-        f'<header class="tk-header"><a class="tk-brand" href="./">{LOGO}<span>talker</span></a>'
+        f'<header class="tk-header"><a class="tk-brand" href="./" aria-label="talker">{LOGO}<span>talker</span></a>'
         f'<nav aria-label="{say("Pages")}">{links}</nav>'
         f'<button class="tk-mode" type="button" data-mode aria-label="{say("Switch between light and dark")}">'
         f"{icon('sun')}</button></header>"
@@ -132,12 +132,11 @@ def facts(items: Iterable[tuple[str, str]]) -> str:
 
 def bar(percent: float | None) -> str:
     """A progress bar; None while the end is unknown."""
+    named = f'role="progressbar" aria-label="{say("Progress")}"'
     if percent is None:
-        return '<div class="tk-bar tk-unknown"><i></i></div>'
-    return (
-        f'<div class="tk-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}">'
-        f'<i style="width:{percent:.0f}%"></i></div>'
-    )
+        return f'<div class="tk-bar tk-unknown" {named}><i></i></div>'
+    value = f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}"'
+    return f'<div class="tk-bar" {named} {value}><i style="width:{percent:.0f}%"></i></div>'
 
 
 def duration(seconds: float | None) -> str:
