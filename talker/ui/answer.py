@@ -13,8 +13,9 @@ from talker.ui.context import PICK, QUIET, Context, expose, markup, new_shown_fo
 from talker.ui.live import finished_video, live_video
 from talker.ui.pictures import thumbnail
 from talker.ui.tiles import clip_tiles
+from talker.ui.words import fixed, in_script, say
 
-SURE = "() => (window.tkSure = confirm('Delete all your clips for good?')) ? 'yes' : ''"
+SURE = f"() => (window.tkSure = confirm({in_script('Delete all your clips for good?')})) ? 'yes' : ''"
 WIPED = f"() => {{ if (window.tkSure) ({stage.SHOW_IDLE})(); }}"
 CLIPS = 24
 """Clips shown at first, and more at each wish for older ones."""
@@ -42,28 +43,32 @@ class Answer:
         shown: dict[str, Any] = {"show_label": False, "buttons": [], "elem_classes": "tk-screen"}
         with gr.Column(elem_classes="tk-card tk-idle", elem_id="tk-stage"):
             self.idle = markup(elem_id="tk-idle-picture")
-            self.live = live_video(label="Live", elem_id="tk-live", **shown)
-            self.final = finished_video(label="Finished clip", elem_id="tk-final", **shown)
+            self.live = live_video(label=fixed("Live"), elem_id="tk-live", **shown)
+            self.final = finished_video(label=fixed("Finished clip"), elem_id="tk-final", **shown)
             self.status = markup(elem_id="tk-talk-status")
             self.captions = gr.Checkbox(
-                True, label="Show captions", visible=False, elem_id="tk-captions", elem_classes="tk-flat"
+                True,
+                label=fixed("Show captions"),
+                visible=False,
+                elem_id="tk-captions",
+                elem_classes="tk-flat",
             )
             with gr.Row(visible=False) as self.results:
                 self.download = gr.DownloadButton(
-                    "Download", variant="primary", min_width=140, elem_id="tk-download"
+                    fixed("Download"), variant="primary", min_width=140, elem_id="tk-download"
                 )
                 self.srt = gr.DownloadButton("SRT", min_width=70, elem_id="tk-srt")
                 self.vtt = gr.DownloadButton("VTT", min_width=70, elem_id="tk-vtt")
-                self.remove = gr.Button("Delete", min_width=90, elem_id="tk-delete-clip")
-            self.zip = gr.Button("Download all as zip", visible=False, elem_id="tk-zip")
+                self.remove = gr.Button(fixed("Delete"), min_width=90, elem_id="tk-delete-clip")
+            self.zip = gr.Button(fixed("Download all as zip"), visible=False, elem_id="tk-zip")
             self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="tk-zip-file")
 
     def _history(self) -> None:
         self.shelf_head = markup(visible=False)
         self.shelf = markup(js_on_load=PICK, elem_classes="tk-tiles-small", elem_id="tk-clips")
         with gr.Row(visible=False) as self.shelf_tools:
-            self.older = gr.Button("Show older clips", size="sm", min_width=130, elem_id="tk-older")
-            self.wipe = gr.Button("Delete all my clips", size="sm", min_width=130, elem_id="tk-wipe")
+            self.older = gr.Button(fixed("Show older clips"), size="sm", min_width=130, elem_id="tk-older")
+            self.wipe = gr.Button(fixed("Delete all my clips"), size="sm", min_width=130, elem_id="tk-wipe")
 
     @property
     def outputs(self) -> list[Any]:
@@ -116,7 +121,7 @@ class Answer:
                 return {self.clip_id: gr.skip()}
             owner = self.context.owner(request)
             count = self.studio.delete_clips(owner)
-            return {**self.no_clip(f"{count} clips deleted."), **self.clips(owner)}
+            return {**self.no_clip(say("{count} clips deleted.", count=count)), **self.clips(owner)}
 
     def on_older(self, shown: int, chosen: str, request: gr.Request) -> Updates:
         """More of the history."""
@@ -132,7 +137,9 @@ class Answer:
     def waiting(self, chosen: str, owner: str) -> str:
         """The picture of an avatar that has nothing to say yet."""
         uri = thumbnail(self.studio.avatar(chosen, owner).poster, 640)
-        return f'<div class="tk-idle-box"><img src="{uri}" alt="The avatar, waiting"></div>' if uri else ""
+        if not uri:
+            return ""
+        return f'<div class="tk-idle-box"><img src="{uri}" alt="{say("The avatar, waiting")}"></div>'
 
     def clips(self, owner: str, chosen: str = "", shown: int = CLIPS) -> Updates:
         """The history, long enough to contain the chosen clip."""
@@ -169,13 +176,13 @@ class Answer:
             self.download: gr.update(value=expose(clip.download), label=_download_label(clip)),
             self.srt: _optional(clip.srt),
             self.vtt: _optional(clip.vtt),
-            self.zip: gr.update(visible=together > 1, value=f"Download all {together} as zip"),
+            self.zip: gr.update(visible=together > 1, value=say("Download all {n} as zip", n=together)),
             self.clip_id: clip.id,
         }
 
 
 def _download_label(clip: Clip) -> str:
-    return "Download" if clip.download == clip.video else "Download .mov"
+    return say("Download") if clip.download == clip.video else say("Download .mov")
 
 
 def _optional(path: Path | None) -> Any:

@@ -20,6 +20,7 @@ from talker.ui.api import add_api
 from talker.ui.context import Context
 from talker.ui.theme import STYLE, display_fonts, theme
 from talker.ui.visitors import middleware
+from talker.ui.words import TRANSLATIONS, script
 
 TITLE = "talker"
 MAX_QUEUE = 200
@@ -29,10 +30,17 @@ LOGO = Path(__file__).with_name("logo.svg")
 HEAD = """
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <script>
+  /* words */
   const choose = (mode) => document.body && document.body.classList.toggle('dark', mode === 'dark');
   const stored = () => localStorage.getItem('tk-mode') ||
     (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
   document.addEventListener('DOMContentLoaded', () => choose(stored()));
+  // Gradio calls its upload areas something else than what is written in them.
+  new MutationObserver(() => {
+    document.querySelectorAll('button.upload-container[aria-label]').forEach((area) => {
+      if (area.innerText.trim()) area.removeAttribute('aria-label');
+    });
+  }).observe(document, {childList: true, subtree: true, attributeFilter: ['aria-label']});
   document.addEventListener('click', (e) => {
     if (!e.target.closest('[data-mode]')) return;
     const mode = document.body.classList.contains('dark') ? 'light' : 'dark';
@@ -109,7 +117,8 @@ def launch(
         theme=theme(),
         css=display_fonts(),
         css_paths=[STYLE],
-        head=HEAD,
+        head=HEAD.replace("/* words */", script()),
+        i18n=TRANSLATIONS,
         js=START,
     )
 

@@ -15,9 +15,12 @@ from talker.ui.figures import HEADING, known, others
 from talker.ui.live import finished_video
 from talker.ui.sharing import LoadPanel, PublishPanel
 from talker.ui.tiles import avatar_tiles
+from talker.ui.words import fixed, in_script, say
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './avatars?avatar=' + slug); }"
-SURE = "(slug) => confirm('Delete this avatar for good?') ? slug : ''"
+SURE = f"(slug) => confirm({in_script('Delete this avatar for good?')}) ? slug : ''"
+NO_AVATAR = "Make one from a short video of somebody talking, or load one from the Hub below."
+DELETING = "Every file of it on this machine. A copy on the Hub stays there."
 OPEN_TALK = "(slug) => { window.location.href = './talk?avatar=' + slug; }"
 
 
@@ -26,9 +29,9 @@ class AvatarsPage:
 
     def __init__(self, context: Context, demo: gr.Blocks) -> None:
         self.context, self.studio = context, context.studio
-        markup(html.header("Avatars"))
-        markup(html.title("Avatars", "Yours, and those you loaded from the Hub."))
-        self.nobody = markup(html.loading())
+        markup(lambda: html.header("Avatars"))
+        markup(lambda: html.title("Avatars", "Yours, and those you loaded from the Hub."))
+        self.nobody = markup(html.loading)
         self.slug = gr.Textbox(visible="hidden", elem_id="tk-chosen-avatar")
         self.tiles = markup(js_on_load=PICK, elem_id="tk-avatars")
         with gr.Row(visible=False, equal_height=False) as self.panel:
@@ -38,13 +41,13 @@ class AvatarsPage:
                 self._more()
         with gr.Column(elem_classes="tk-card"):
             self.hub = LoadPanel(context)
-        markup(html.footer(self.studio.config.report_url))
+        markup(lambda: html.footer(self.studio.config.report_url))
         self._wire(demo)
 
     def _portrait(self) -> None:
         self.head = markup(elem_id="tk-avatar-head")
         self.preview = finished_video(
-            label="Preview",
+            label=fixed("Preview"),
             show_label=False,
             buttons=[],
             loop=True,
@@ -52,24 +55,26 @@ class AvatarsPage:
             elem_id="tk-preview",
         )
         with gr.Row():
-            self.talk = gr.Button("Make it talk", variant="primary", min_width=130, elem_id="tk-open-talk")
-            self.solid = gr.Button("Show in 3D", min_width=110, elem_id="tk-show-3d")
+            self.talk = gr.Button(
+                fixed("Make it talk"), variant="primary", min_width=130, elem_id="tk-open-talk"
+            )
+            self.solid = gr.Button(fixed("Show in 3D"), min_width=110, elem_id="tk-show-3d")
         self.model = gr.Model3D(
-            label="Neutral pose", show_label=False, visible=False, height=420, elem_id="tk-model"
+            label=fixed("Neutral pose"), show_label=False, visible=False, height=420, elem_id="tk-model"
         )
         with gr.Row():
-            self.ply = gr.DownloadButton("Download PLY", size="sm", min_width=110, elem_id="tk-ply")
-            self.splat = gr.DownloadButton("Download .splat", size="sm", min_width=110, elem_id="tk-splat")
+            self.ply = gr.DownloadButton(fixed("Download PLY"), size="sm", min_width=110, elem_id="tk-ply")
+            self.splat = gr.DownloadButton(
+                fixed("Download .splat"), size="sm", min_width=110, elem_id="tk-splat"
+            )
 
     def _more(self) -> None:
         with gr.Column(elem_classes="tk-card"):
             self.facts = markup(elem_id="tk-avatar-facts")
         self.publishing = PublishPanel(self.context)
-        with gr.Accordion("Delete", open=False):
-            markup(
-                '<p class="tk-status">Every file of it on this machine. A copy on the Hub stays there.</p>'
-            )
-            self.delete = gr.Button("Delete this avatar", variant="stop", elem_id="tk-delete-avatar")
+        with gr.Accordion(fixed("Delete"), open=False):
+            markup(lambda: f'<p class="tk-status">{say(DELETING)}</p>')
+            self.delete = gr.Button(fixed("Delete this avatar"), variant="stop", elem_id="tk-delete-avatar")
 
     def _wire(self, demo: gr.Blocks) -> None:
         shown = [
@@ -124,8 +129,7 @@ class AvatarsPage:
     def _show(self, chosen: str, owner: str) -> list[Any]:
         avatars = self.studio.avatars(owner)
         if not avatars:
-            words = "Make one from a short video of somebody talking, or load one from the Hub below."
-            empty = html.empty("people", "No avatar yet", words, ("Create an avatar", ""))
+            empty = html.empty("people", "No avatar yet", NO_AVATAR, ("Create an avatar", ""))
             hidden = [gr.update(value=empty, visible=True), "", gr.update(visible=False), ""]
             return [*hidden, *[gr.skip()] * 6, *self.publishing.of(None)]
         info = next((a for a in avatars if a.slug == chosen), avatars[0])
@@ -154,7 +158,8 @@ class AvatarsPage:
 
 
 def _head(info: AvatarInfo) -> str:
-    source = f"From the Hub: {info.note.source[4:]}" if info.note.source.startswith("hub:") else "Made here"
+    from_hub = info.note.source.startswith("hub:")
+    source = say("From the Hub: {repo}", repo=info.note.source[4:]) if from_hub else say("Made here")
     return (
         f'<div class="tk-detail-head"><h2>{html.esc(info.card.name)}</h2>'
         f'<span class="tk-meta">{html.esc(source)} · {html.ago(info.note.added or info.card.created)}</span></div>'
@@ -174,12 +179,12 @@ def _facts(info: AvatarInfo) -> str:
     ]
     measured = more = ""
     if shown := known(card.metrics):
-        measured = f'<h3 class="tk-small-head">{HEADING}</h3>{_table(shown)}'
+        measured = f'<h3 class="tk-small-head">{say(HEADING)}</h3>{_table(shown)}'
     if rest := others(card.metrics):
-        more = f'<details class="tk-more"><summary>All figures</summary>{_table(rest)}</details>'
+        more = f'<details class="tk-more"><summary>{say("All figures")}</summary>{_table(rest)}</details>'
     return f"{_table(rows)}{measured}{more}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
+    cells = "".join(f"<tr><td>{html.esc(say(k))}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
     return f'<table class="tk-metrics">{cells}</table>'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from talker.ui import html
 from talker.ui.figures import known
 from talker.ui.pictures import inline
+from talker.ui.words import say
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -55,11 +56,9 @@ def look_view(look: HubLook) -> str:
         if card
         else html.message("warning", "It cannot be loaded.", "This is not an avatar of this version")
     )
-    cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
+    cells = "".join(f"<tr><td>{html.esc(say(k))}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
     text = card_text(look.text)
-    more = (
-        f'<details class="tk-more"><summary>Its card</summary><div class="tk-readme">{text}</div></details>'
-    )
+    more = f'<details class="tk-more"><summary>{say("Its card")}</summary><div class="tk-readme">{text}</div></details>'
     return (
         f'<div class="tk-look"><div class="tk-look-picture">{image}</div><div>'
         f'<div class="tk-detail-head"><h2>{html.esc(name)}</h2>{_pills(look.private, look.gated)}</div>{note}'
@@ -87,11 +86,13 @@ def found_tiles(found: list[HubAvatar], looks: dict[str, HubLook]) -> str:
             f'<span class="tk-name">{html.esc(card.name if card else short)}</span>'
             f'<span class="tk-sub">{html.esc(words)}</span></button>'
         )
-    return f'<div class="tk-grid" role="group" aria-label="Avatars on the Hub">{"".join(tiles)}</div>'
+    return (
+        f'<div class="tk-grid" role="group" aria-label="{say("Avatars on the Hub")}">{"".join(tiles)}</div>'
+    )
 
 
 def _access(private: bool, gated: bool) -> str:
-    return "private" if private else "on request" if gated else ""
+    return say("private") if private else say("on request") if gated else ""
 
 
 def _pills(private: bool, gated: bool) -> str:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import gradio as gr
 
 from talker.errors import ConfigError, TalkerError
 from talker.studio import LOCAL, Studio
+from talker.ui.words import in_each_language, say, say_error
 
 COOKIE = "talker_id"
 VISITOR = re.compile(r"[0-9a-f]{32}")
@@ -70,13 +71,13 @@ def spoken_errors() -> Iterator[None]:
         yield
     except TalkerError as error:
         # The message box renders HTML, and a message may quote a file name.
-        words = html.escape(str(error), quote=False)
-        raise gr.Error(words, title="That did not work", print_exception=False) from error
+        words = html.escape(say_error(error), quote=False)
+        raise gr.Error(words, title=say("That did not work"), print_exception=False) from error
 
 
-def markup(value: str | None = None, **options: Any) -> gr.HTML:
-    """``gr.HTML`` in our own style, without the one Gradio gives to articles."""
-    return gr.HTML(value, apply_default_css=False, **options)
+def markup(make: Callable[[], str] | None = None, **options: Any) -> gr.HTML:
+    """``gr.HTML`` in our own style, without the one Gradio gives to articles; ``make`` says what it starts with."""
+    return gr.HTML(make and in_each_language(make), apply_default_css=False, **options)
 
 
 def expose(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from talker.studio.presets import PresetInfo, dollars_at_most
 from talker.ui import html
+from talker.ui.words import say
 
 LOCAL = "local"
+HERE = "about {time} and {memory} of memory on this machine. It costs nothing."
 PLACES = {
     LOCAL: "This machine",
     "space": "The train Space: the clip is sent there",
@@ -20,41 +22,40 @@ def place_name(launcher: str) -> str:
 
 def preset_card(info: PresetInfo, launcher: str, price: float | None) -> str:
     """A preset as lines of a card; the first is its title."""
-    lines = [info.title, info.description, f"{about(info.minutes)} on this machine", _memory(info)]
-    if launcher != LOCAL:
-        lines[2:] = [f"At most {html.duration(_seconds(info))} elsewhere", price_words(info, price)]
+    lines = [say(info.title), say(info.description)]
+    if launcher == LOCAL:
+        lines += [say("About {time} on this machine", time=_about(info)), _memory(info)]
+    else:
+        lines += [say("At most {time} elsewhere", time=_about(info)), price_words(info, price)]
     return "\n".join(lines)
 
 
 def total(info: PresetInfo, size: int, seconds: float, launcher: str, price: float | None) -> str:
     """What is about to be started, and what it takes, as one sentence."""
-    what = f"{info.title}, {size} × {size}, from {html.duration(seconds)} of video"
+    clip = html.duration(seconds)
+    what = say("{title}, {size} × {size}, from {clip} of video", title=say(info.title), size=size, clip=clip)
     if launcher == LOCAL:
-        memory = f"{info.memory_gb:g} GB of memory"
-        takes = f"{about(info.minutes).lower()} and {memory} on this machine. It costs nothing."
+        takes = say(HERE, time=_about(info), memory=f"{info.memory_gb:g} GB")
     else:
-        takes = f"at most {html.duration(_seconds(info))} elsewhere. {price_words(info, price)}."
-    return f'<p class="tk-total"><b>{html.esc(what)}:</b> {html.esc(takes)} You can close the page meanwhile.</p>'
+        takes = say("at most {time} elsewhere. {price}.", time=_about(info), price=price_words(info, price))
+    close = say("You can close the page meanwhile.")
+    return f'<p class="tk-total"><b>{html.esc(what)}:</b> {html.esc(takes)} {close}</p>'
 
 
-def about(minutes: float) -> str:
-    """An estimate of time."""
-    return f"About {html.duration(60 * max(1, round(minutes)))}"
+def _about(info: PresetInfo) -> str:
+    """An estimate of time, on this machine or one that is no faster."""
+    return html.duration(60 * max(1, round(info.minutes)))
 
 
 def price_words(info: PresetInfo, price: float | None) -> str:
     """What a training elsewhere costs, as far as its operator says."""
     if price is None:
-        return "Its owner pays for the machine; the price is not stated"
+        return say("Its owner pays for the machine; the price is not stated")
     if price == 0:
-        return "It costs nothing"
-    return f"At most ${dollars_at_most(info.minutes, price):.2f}, at ${price:.2f} an hour"
+        return say("It costs nothing")
+    most = f"${dollars_at_most(info.minutes, price):.2f}"
+    return say("At most {most}, at {price} an hour", most=most, price=f"${price:.2f}")
 
 
 def _memory(info: PresetInfo) -> str:
-    return f"About {info.memory_gb:g} GB of memory"
-
-
-def _seconds(info: PresetInfo) -> float:
-    """On a machine that is no faster than this one."""
-    return 60 * max(1, round(info.minutes))
+    return say("About {memory} of memory", memory=f"{info.memory_gb:g} GB")

@@ -16,7 +16,12 @@ from talker.ui.context import QUIET, Context, markup, spoken_errors
 from talker.ui.costs import place_name, preset_card, total
 from talker.ui.report import checking, part_note, report_html
 from talker.ui.trimming import chosen_part, kept_seconds, required_part
+from talker.ui.words import fixed, say, say_error
 
+WHAT_IT_DOES = (
+    "Film somebody talking for half a minute. talker learns the face, the hair, the way the head moves "
+    "and how the lips follow the voice. Then you type, and it talks."
+)
 TIPS = (
     (
         "face",
@@ -42,10 +47,19 @@ SHOW_REPORT = (
 def tips() -> str:
     """What makes a good clip."""
     items = "".join(
-        f"<li>{html.icon(icon)}<div><b>{html.esc(head)}</b><br>{html.esc(text)}</div></li>"
+        f"<li>{html.icon(icon)}<div><b>{html.esc(say(head))}</b><br>{html.esc(say(text))}</div></li>"
         for icon, head, text in TIPS
     )
-    return f'<div class="tk-tips"><h3>What makes a good clip</h3><ul>{items}</ul></div>'
+    return f'<div class="tk-tips"><h2>{say("What makes a good clip")}</h2><ul>{items}</ul></div>'
+
+
+def consent(statement: str) -> str:
+    """The declaration, whose English text is what is kept; a translation helps to read it."""
+    read = say(statement)
+    help_ = (
+        f'<p lang="es"><b>{say("In your language:")}</b> {html.esc(read)}</p>' if read != statement else ""
+    )
+    return f'<div class="tk-consent"><p lang="en">{html.esc(statement)}</p>{help_}</div>'
 
 
 class CreatePage:
@@ -53,14 +67,8 @@ class CreatePage:
 
     def __init__(self, context: Context) -> None:
         self.context, self.studio = context, context.studio
-        markup(html.header("Create"))
-        markup(
-            html.title(
-                "A short video becomes an avatar that says anything.",
-                "Film somebody talking for half a minute. talker learns the face, the hair, the way the head moves "
-                "and how the lips follow the voice. Then you type, and it talks.",
-            )
-        )
+        markup(lambda: html.header("Create"))
+        markup(lambda: html.title("A short video becomes an avatar that says anything.", WHAT_IT_DOES))
         self.upload_id = gr.State("")
         self.found = gr.State(None)
         with gr.Row(equal_height=False):
@@ -69,17 +77,17 @@ class CreatePage:
                 self._consent()
                 self._quality()
             with gr.Column(scale=4, min_width=280, elem_classes=["tk-card", "tk-aside"]):
-                markup(tips())
+                markup(tips)
                 signin.duplicate()
-        markup(html.footer(self.studio.config.report_url))
+        markup(lambda: html.footer(self.studio.config.report_url))
         self.job_id = gr.Textbox(visible="hidden", elem_id="tk-job-id")
         self._wire()
 
     def _clip(self) -> None:
         with gr.Column(elem_classes="tk-card"):
-            markup(html.section("1", "The clip", "Upload a video, or record one with the webcam."))
+            markup(lambda: html.section("1", "The clip", "Upload a video, or record one with the webcam."))
             self.video = gr.Video(
-                label="Video of somebody talking",
+                label=fixed("Video of somebody talking"),
                 show_label=False,
                 sources=["upload", "webcam"],
                 # Any other format would run a plain decoder on the raw upload before our own, limited one.
@@ -90,51 +98,66 @@ class CreatePage:
                 buttons=[],
                 elem_id="tk-upload",
             )
-            self.example = gr.Button("No clip at hand? Use the example speaker", elem_id="tk-example")
+            self.example = gr.Button(fixed("No clip at hand? Use the example speaker"), elem_id="tk-example")
             self.report = markup(visible=False, elem_id="tk-report")
             self._part()
-            self.again = gr.Button("Use another clip", visible=False, elem_id="tk-again")
+            self.again = gr.Button(fixed("Use another clip"), visible=False, elem_id="tk-again")
 
     def _part(self) -> None:
         with gr.Column(visible=False, elem_id="tk-part") as self.part_box:
             self.only_part = gr.Checkbox(
-                label="Use only a part of the clip",
-                info="For example without a greeting, or without the moments in which somebody else is seen.",
+                label=fixed("Use only a part of the clip"),
+                info=fixed(
+                    "For example without a greeting, or without the moments in which somebody else is seen."
+                ),
                 elem_id="tk-only-part",
             )
             with gr.Column(visible=False, elem_id="tk-bounds") as self.bounds:
                 with gr.Row():
                     options: dict[str, Any] = {"minimum": 0, "maximum": 60, "step": 0.1, "min_width": 200}
-                    self.start = gr.Slider(label="From second", elem_id="tk-start", **options)
-                    self.end = gr.Slider(label="To second", elem_id="tk-end", **options)
+                    self.start = gr.Slider(label=fixed("From second"), elem_id="tk-start", **options)
+                    self.end = gr.Slider(label=fixed("To second"), elem_id="tk-end", **options)
                 self.note = markup(elem_id="tk-part-note")
 
     def _consent(self) -> None:
         with gr.Column(elem_classes="tk-card", visible=False) as self.consent_card:
             markup(
-                html.section("2", "Name and consent", "An avatar is somebody's likeness. It needs their yes.")
+                lambda: html.section(
+                    "2", "Name and consent", "An avatar is somebody's likeness. It needs their yes."
+                )
             )
             self.name = gr.Textbox(
-                label="Name of the avatar", placeholder="Ada", max_length=60, elem_id="tk-name"
+                label=fixed("Name of the avatar"), placeholder="Ada", max_length=60, elem_id="tk-name"
             )
             self.statement = markup()
             self.who = gr.Textbox(
-                label="Your name", placeholder="Who makes this declaration", max_length=60, elem_id="tk-who"
+                label=fixed("Your name"),
+                placeholder=fixed("Who makes this declaration"),
+                max_length=60,
+                elem_id="tk-who",
             )
-            self.agreed = gr.Checkbox(label="I have read this, and I declare it.", elem_id="tk-agreed")
+            self.agreed = gr.Checkbox(label=fixed("I have read this, and I declare it."), elem_id="tk-agreed")
 
     def _quality(self) -> None:
         sizes = self.studio.config.sizes
         with gr.Column(elem_classes="tk-card", visible=False) as self.quality_card:
             markup(
-                html.section("3", "Quality", "Start with a preview. You can always make a better one later.")
+                lambda: html.section(
+                    "3", "Quality", "Start with a preview. You can always make a better one later."
+                )
             )
             self.preset = gr.Radio(
-                label="Quality", show_label=False, choices=[], elem_classes="tk-cards", elem_id="tk-preset"
+                label=fixed("Quality"),
+                show_label=False,
+                choices=[],
+                elem_classes="tk-cards",
+                elem_id="tk-preset",
             )
             self.size = gr.Radio(
-                label="Picture size",
-                info="Larger is sharper and takes longer. 256 suits a chat window, 512 a presentation.",
+                label=fixed("Picture size"),
+                info=fixed(
+                    "Larger is sharper and takes longer. 256 suits a chat window, 512 a presentation."
+                ),
                 choices=[(f"{s} × {s}", s) for s in sizes],
                 value=sizes[0],
                 visible=len(sizes) > 1,
@@ -143,19 +166,19 @@ class CreatePage:
             )
             places = self.studio.launchers()
             self.where = gr.Radio(
-                label="Where to train",
-                choices=[(place_name(name), name) for name in places],
+                label=fixed("Where to train"),
+                choices=[(fixed(place_name(name)), name) for name in places],
                 value=places[0],
                 visible=len(places) > 1,
                 elem_id="tk-where",
                 elem_classes="tk-flat",
             )
             self.total = markup(elem_id="tk-total")
-            self.go = gr.Button("Create avatar", variant="primary", size="lg", elem_id="tk-go")
+            self.go = gr.Button(fixed("Create avatar"), variant="primary", size="lg", elem_id="tk-go")
 
     def on_where(self, place: str) -> Any:
         """What training there costs, as the place itself says it."""
-        return gr.update(info=self.studio.price_words(place) or None)
+        return gr.update(info=say(self.studio.price_words(place)) or None)
 
     @property
     def outputs(self) -> list[Any]:
@@ -220,11 +243,11 @@ class CreatePage:
 
     def on_example(self, request: gr.Request) -> Iterator[list[Any]]:
         """The synthetic speaker instead of a clip."""
-        yield _shown(report=checking("the example speaker", DRAWING))
+        yield _shown(report=checking(say("the example speaker"), DRAWING))
         with spoken_errors():
             owner = self.context.owner(request)
             upload = self.studio.example(owner)
-            yield _shown(report=checking("the example speaker"))
+            yield _shown(report=checking(say("the example speaker")))
             yield self._look(upload, owner)
 
     def on_choice(
@@ -272,7 +295,7 @@ class CreatePage:
         try:
             found = self.studio.check(upload.id, owner)
         except TalkerError as error:
-            return _shown(report=html.message("error", str(error), "This clip cannot be used"))
+            return _shown(report=html.message("error", say_error(error), "This clip cannot be used"))
         size, where = self.studio.config.sizes[0], self.studio.launchers()[0]
         part = None if found.ok else found.part
         cards = self._cards(kept_seconds(found, part), size, where)
@@ -281,7 +304,7 @@ class CreatePage:
         return _shown(
             upload_id=upload.id,
             report=report_html(found, upload.label),
-            statement=f'<div class="tk-consent">{html.esc(self.studio.consent_text())}</div>',
+            statement=consent(self.studio.consent_text()),
             found=found,
             parts=[
                 gr.update(visible=found.usable),

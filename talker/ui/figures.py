@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from talker.ui.words import say
+
 FIGURES = (
     ("psnr", "Picture, PSNR", "{:.1f} dB"),
     ("psnr_mouth", "Mouth, PSNR", "{:.1f} dB"),
@@ -18,7 +20,9 @@ HEADING = "Measured on the unseen end of the clip"
 def known(metrics: Mapping[str, object]) -> list[tuple[str, str]]:
     """The figures a visitor is shown first."""
     return [
-        (words, form.format(metrics[name])) for name, words, form in FIGURES if _is_number(metrics.get(name))
+        (say(words), form.format(metrics[name]))
+        for name, words, form in FIGURES
+        if _is_number(metrics.get(name))
     ]
 
 

@@ -1,4 +1,7 @@
-"""Fragments of HTML as plain strings. Everything that came from a person passes through :func:`esc`."""
+"""Fragments of HTML as plain strings. Everything that came from a person passes through :func:`esc`.
+
+What is built here says its own words, and the headings and labels it is given, in the language of the moment.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from talker.ui.words import say
+
 LOGO = (
     '<svg class="tk-logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="10"/>'
     '<g><rect x="7" y="13" width="3.4" height="6" rx="1.7"/><rect x="12.2" y="9" width="3.4" height="14" rx="1.7"/>'
     '<rect x="17.4" y="11" width="3.4" height="10" rx="1.7"/><rect x="22.6" y="14" width="3.4" height="4" rx="1.7"/>'
     "</g></svg>"
 )
+LABELLED = "Every clip made here is labelled as AI-generated and carries a signed record of its origin."
 PAGES = (("Create", ""), ("Talk", "talk"), ("Avatars", "avatars"), ("Jobs", "jobs"))
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 ICONS = {
     "check": '<path d="M4 10.5l4 4 8-9"/>',
     "warning": '<path d="M10 3l8 14H2z"/><path d="M10 8v4M10 14.6v.2"/>',
@@ -58,48 +65,48 @@ def icon(name: str) -> str:
 def header(active: str) -> str:
     """Brand and navigation; relative links so that the app also works below a path."""
     links = "".join(
-        f'<a href="./{path}"{" aria-current=page" if label == active else ""}>{label}</a>'
+        f'<a href="./{path}"{" aria-current=page" if label == active else ""}>{say(label)}</a>'
         for label, path in PAGES
     )
     return (
-        f'<header class="tk-header"><a class="tk-brand" href="./">{LOGO}<span>talker</span></a>'
-        f'<nav aria-label="Pages">{links}</nav>'
-        '<button class="tk-mode" type="button" data-mode aria-label="Switch between light and dark">'
+        f'<header class="tk-header"><a class="tk-brand" href="./" aria-label="talker">{LOGO}<span>talker</span></a>'
+        f'<nav aria-label="{say("Pages")}">{links}</nav>'
+        f'<button class="tk-mode" type="button" data-mode aria-label="{say("Switch between light and dark")}">'
         f"{icon('sun')}</button></header>"
     )
 
 
 def footer(report_url: str = "") -> str:
     """What every page says about responsible use, and where misuse is reported."""
-    link = f' <a href="{esc(report_url)}" rel="noopener">Report misuse</a>' if report_url else ""
-    return (
-        '<footer class="tk-footer">Every clip made here is labelled as AI-generated and carries a signed record of '
-        'its origin. <a href="./origin">Was this made here?</a> Only make avatars of people who agreed.'
-        f"{link}</footer>"
-    )
+    misuse = say("Report misuse")
+    link = f' <a href="{esc(report_url)}" rel="noopener">{misuse}</a>' if report_url else ""
+    origin = f'<a href="./origin">{say("Was this made here?")}</a>'
+    agreed = say("Only make avatars of people who agreed.")
+    return f'<footer class="tk-footer">{say(LABELLED)} {origin} {agreed}{link}</footer>'
 
 
 def title(heading: str, text: str) -> str:
     """Heading of a page."""
-    return f'<div class="tk-title"><h1>{esc(heading)}</h1><p>{esc(text)}</p></div>'
+    return f'<div class="tk-title"><h1>{esc(say(heading))}</h1><p>{esc(say(text))}</p></div>'
 
 
 def section(number: str, heading: str, text: str = "") -> str:
     """Heading of a step."""
-    more = f"<p>{esc(text)}</p>" if text else ""
+    more = f"<p>{esc(say(text))}</p>" if text else ""
     badge = f'<span class="tk-step">{esc(number)}</span>' if number else ""
-    return f'<div class="tk-section">{badge}<div><h2>{esc(heading)}</h2>{more}</div></div>'
+    return f'<div class="tk-section">{badge}<div><h2>{esc(say(heading))}</h2>{more}</div></div>'
 
 
 def empty(icon_name: str, heading: str, text: str, link: tuple[str, str] | None = None) -> str:
     """An empty state that says what will be here and how to get it."""
-    action = f'<a class="tk-button" href="./{link[1]}">{esc(link[0])}</a>' if link else ""
-    return f'<div class="tk-empty">{icon(icon_name)}<h3>{esc(heading)}</h3><p>{esc(text)}</p>{action}</div>'
+    action = f'<a class="tk-button" href="./{link[1]}">{esc(say(link[0]))}</a>' if link else ""
+    words = f"<h2>{esc(say(heading))}</h2><p>{esc(say(text))}</p>"
+    return f'<div class="tk-empty">{icon(icon_name)}{words}{action}</div>'
 
 
 def loading() -> str:
     """Grey shapes where the content will be."""
-    return '<div class="tk-skeleton" role="status" aria-label="Loading"><i></i><i></i><i></i></div>'
+    return f'<div class="tk-skeleton" role="status" aria-label="{say("Loading")}"><i></i><i></i><i></i></div>'
 
 
 def failed() -> str:
@@ -111,25 +118,25 @@ def failed() -> str:
 
 def message(level: str, text: str, heading: str = "") -> str:
     """A banner; ``level`` is ``info``, ``warning``, ``error`` or ``check``."""
-    head = f"<strong>{esc(heading)}</strong>" if heading else ""
+    head = f"<strong>{esc(say(heading))}</strong>" if heading else ""
     role = "alert" if level == "error" else "status"
-    return f'<div class="tk-banner tk-{level}" role="{role}">{icon(level)}<div>{head}<p>{esc(text)}</p></div></div>'
+    words = f"<div>{head}<p>{esc(say(text))}</p></div>"
+    return f'<div class="tk-banner tk-{level}" role="{role}">{icon(level)}{words}</div>'
 
 
 def facts(items: Iterable[tuple[str, str]]) -> str:
     """Label and value pairs in a row."""
-    cells = "".join(f"<div><dt>{esc(label)}</dt><dd>{esc(value)}</dd></div>" for label, value in items)
+    cells = "".join(f"<div><dt>{esc(say(label))}</dt><dd>{esc(value)}</dd></div>" for label, value in items)
     return f'<dl class="tk-facts">{cells}</dl>'
 
 
 def bar(percent: float | None) -> str:
     """A progress bar; None while the end is unknown."""
+    named = f'role="progressbar" aria-label="{say("Progress")}"'
     if percent is None:
-        return '<div class="tk-bar tk-unknown"><i></i></div>'
-    return (
-        f'<div class="tk-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}">'
-        f'<i style="width:{percent:.0f}%"></i></div>'
-    )
+        return f'<div class="tk-bar tk-unknown" {named}><i></i></div>'
+    value = f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}"'
+    return f'<div class="tk-bar" {named} {value}><i style="width:{percent:.0f}%"></i></div>'
 
 
 def duration(seconds: float | None) -> str:
@@ -152,12 +159,17 @@ def ago(when: str | float) -> str:
         return ""
     passed = time.time() - moment
     if passed < 60:
-        return "just now"
+        return say("just now")
     if passed < 3600:
-        return f"{int(passed // 60)} min ago"
+        return say("{n} min ago", n=int(passed // 60))
     if passed < 86400:
-        return f"{int(passed // 3600)} h ago"
-    return datetime.fromtimestamp(moment, UTC).strftime("%d %b %Y")
+        return say("{n} h ago", n=int(passed // 3600))
+    return date(datetime.fromtimestamp(moment, UTC))
+
+
+def date(moment: datetime) -> str:
+    """``05 Mar 2026``."""
+    return f"{moment:%d} {say(MONTHS).split()[moment.month - 1]} {moment:%Y}"
 
 
 def size_of(n_bytes: int) -> str:

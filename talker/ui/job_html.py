@@ -11,6 +11,7 @@ from talker.ui import html
 from talker.ui.figures import known
 from talker.ui.pictures import moving, thumbnail
 from talker.ui.report import moment
+from talker.ui.words import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,18 +48,19 @@ STAGES = {
     "evaluate": "Measure",
     "export": "Pack up",
 }
+FIRST_LOOK = "The head as it was learnt first. It still has to learn how the face moves when it talks."
 MAX_POINTS = 300
 MAX_LOG = 200
 
 
 def stage_name(stage: str) -> str:
     """A stage in words."""
-    return STAGES.get(stage, stage.rsplit("/", 1)[-1].replace("_", " ").capitalize())
+    return say(STAGES.get(stage, stage.rsplit("/", 1)[-1].replace("_", " ").capitalize()))
 
 
 def pill(state: str) -> str:
     """Coloured state."""
-    return f'<span class="tk-pill tk-{html.esc(state)}">{STATES.get(state, html.esc(state))}</span>'
+    return f'<span class="tk-pill tk-{html.esc(state)}">{say(STATES.get(state, html.esc(state)))}</span>'
 
 
 def job_list(jobs: Sequence[Job], chosen: str, pictures: dict[str, Path | None]) -> str:
@@ -79,7 +81,8 @@ def job_list(jobs: Sequence[Job], chosen: str, pictures: dict[str, Path | None])
 def _line(job: Job) -> str:
     state = str(job.state)
     if state == "queued":
-        return "Next in the queue" if job.position <= 1 else f"Number {job.position} in the queue"
+        next_one = job.position <= 1
+        return say("Next in the queue") if next_one else say("Number {n} in the queue", n=job.position)
     if state in ("running", "stopping") and job.stage:
         share = f" · {job.fraction:.0%}" if job.fraction is not None else ""
         return html.esc(stage_name(job.stage)) + share
@@ -89,7 +92,7 @@ def _line(job: Job) -> str:
 def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     """Head of the panel: name, state, progress, message."""
     state = str(job.state)
-    meta = f"{job.preset} · {job.size} × {job.size} · from {_source(job)} · {html.ago(job.created)}"
+    meta = f"{job.preset} · {job.size} × {job.size} · {_source(job)} · {html.ago(job.created)}"
     parts = [
         f'<div class="tk-detail-head"><h2>{html.esc(job.name)}</h2>{pill(state)}'
         f'<span class="tk-meta">{html.esc(meta)}</span></div>'
@@ -97,9 +100,7 @@ def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     if state in ("running", "stopping"):
         parts += [_bar(job), _stages(job, events)]
     if state == "queued":
-        before = "is 1 job" if job.position == 2 else f"are {job.position - 1} jobs"
-        place = "It is the next to run." if job.position <= 1 else f"There {before} before it."
-        parts.append(html.message("info", f"Waiting in the queue. {place}"))
+        parts.append(html.message("info", f"{say('Waiting in the queue.')} {_place(job)}"))
     if state == "stopped":
         parts.append(
             html.message("info", "Everything up to here is saved. Resume whenever you like.", "Stopped")
@@ -113,20 +114,29 @@ def detail(job: Job, events: Sequence[dict[str, Any]]) -> str:
     return f'<div class="tk-detail">{"".join(parts)}</div>'
 
 
+def _place(job: Job) -> str:
+    """The place in the queue."""
+    if job.position <= 1:
+        return say("It is the next to run.")
+    if job.position == 2:
+        return say("There is 1 job before it.")
+    return say("There are {n} jobs before it.", n=job.position - 1)
+
+
 def _source(job: Job) -> str:
     """The clip, or the part of it that is used."""
     if not job.start_s and job.end_s is None:
-        return job.clip_name
-    end = "the end" if job.end_s is None else moment(job.end_s)
-    return f"{job.clip_name}, {moment(job.start_s)} to {end}"
+        return say("from {clip}", clip=job.clip_name)
+    end = say("the end") if job.end_s is None else moment(job.end_s)
+    return say("from {clip}, {start} to {end}", clip=job.clip_name, start=moment(job.start_s), end=end)
 
 
 def _bar(job: Job) -> str:
     bar = html.bar(None if job.fraction is None else 100 * job.fraction)
-    steps = f"{job.step:,} of {job.total:,}" if job.total else ""
-    left = f"about {html.duration(job.eta_s)} left" if job.eta_s else ""
+    steps = say("{step:,} of {total:,}", step=job.step, total=job.total) if job.total else ""
+    left = say("about {time} left", time=html.duration(job.eta_s)) if job.eta_s else ""
     right = " · ".join(part for part in (steps, left) if part)
-    stage = html.esc(stage_name(job.stage)) if job.stage else "Starting"
+    stage = html.esc(stage_name(job.stage)) if job.stage else say("Starting")
     return f'<div class="tk-progress"><div class="tk-bar-label"><b>{stage}</b><span>{right}</span></div>{bar}</div>'
 
 
@@ -139,7 +149,7 @@ def _stages(job: Job, events: Sequence[dict[str, Any]]) -> str:
         items += (
             f'<li class="{"tk-now" if stage == job.stage else "tk-past"}">{html.esc(stage_name(stage))}</li>'
         )
-    return f'<ul class="tk-stages" aria-label="Stages">{items}</ul>' if items else ""
+    return f'<ul class="tk-stages" aria-label="{say("Stages")}">{items}</ul>' if items else ""
 
 
 def _figures(job: Job) -> str:
@@ -171,8 +181,13 @@ def previews(paths: Sequence[Path], job: Job) -> str:
     step = max(1, len(paths) // 6)
     earlier = [thumbnail(p, 128) for p in list(paths[:-1])[::-step][:6]][::-1]
     small = "".join(f'<img src="{uri}" alt="">' for uri in earlier if uri)
-    past = f'<div class="tk-past-frames" aria-label="Earlier">{small}</div>' if small else ""
-    big = f'<img src="{newest}" alt="Newest picture of {html.esc(job.name)}">'
+    past = (
+        f'<div class="tk-past-frames" role="group" aria-label="{say("Earlier")}">{small}</div>'
+        if small
+        else ""
+    )
+    alt = say("Newest picture of {name}", name=html.esc(job.name))
+    big = f'<img src="{newest}" alt="{alt}">'
     return f'<div class="tk-previews">{big}<div class="tk-beside">{figures}{past}</div></div>'
 
 
@@ -182,9 +197,8 @@ def clip_html(path: Path | None) -> str:
     if not source:
         return ""
     return (
-        f'<figure class="tk-first-look"><img src="{source}" alt="The head turns a little to both sides">'
-        "<figcaption><b>A first look in 3D</b>The head as it was learnt first. It still has to learn how the face "
-        "moves when it talks.</figcaption></figure>"
+        f'<figure class="tk-first-look"><img src="{source}" alt="{say("The head turns a little to both sides")}">'
+        f"<figcaption><b>{say('A first look in 3D')}</b>{say(FIRST_LOOK)}</figcaption></figure>"
     )
 
 
@@ -227,8 +241,8 @@ def _log_line(event: dict[str, Any]) -> str:
     if kind == "state":
         return f"[{event.get('state')}] {event.get('message', '')}"
     if kind == "checkpoint":
-        return f"Saved at step {event.get('step')}"
+        return say("Saved at step {step}", step=event.get("step"))
     if kind == "evaluated":
         values = ", ".join(f"{k} {v:.3f}" for k, v in (event.get("metrics") or {}).items() if v is not None)
-        return f"Protocol {event.get('protocol')}: {values}"
-    return "Finished" if kind == "finished" else ""
+        return say("Protocol {name}: {values}", name=event.get("protocol"), values=values)
+    return say("Finished") if kind == "finished" else ""

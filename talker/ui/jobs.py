@@ -9,7 +9,8 @@ import gradio as gr
 from talker.errors import TalkerError
 from talker.ui import html, notices
 from talker.ui.context import PICK, QUIET, Context, markup, spoken_errors
-from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, previews
+from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, previews, stage_name
+from talker.ui.words import LANGUAGES, fixed, say, spoken
 
 if TYPE_CHECKING:
     from talker.jobs.job import Job
@@ -22,10 +23,24 @@ QUESTIONS = {
     "cancel": "End this job and throw its work away?",
     "delete": "Delete the record of this job? A finished avatar stays.",
 }
+NAMES = {"stop": "Save and stop", "resume": "Resume", "cancel": "Cancel", "delete": "Delete"}
+NO_JOB = "Upload a short clip; its progress shows here, with pictures of the avatar as it learns."
+COLOURS = {"motion": "#e08a3c", "static": "#2f9e8f", "deform": "#6f62ef"}
+
+
+def stage_colours() -> dict[str, str]:
+    """Colours of the curves by the name of their stage, whatever the language of who looks."""
+    found = {}
+    for language in LANGUAGES:
+        with spoken(language):
+            found |= {stage_name(stage): colour for stage, colour in COLOURS.items()}
+    return found
+
+
 PLOT: dict[str, Any] = {
     "x": "step",
     "color": "stage",
-    "color_map": {"Learn the lips": "#e08a3c", "Learn the head": "#2f9e8f", "Learn the motion": "#6f62ef"},
+    "color_map": stage_colours(),
     "x_title": " ",
     "y_title": " ",
     "color_title": " ",
@@ -40,9 +55,9 @@ class JobsPage:
 
     def __init__(self, context: Context, demo: gr.Blocks) -> None:
         self.context, self.studio = context, context.studio
-        markup(html.header("Jobs"))
-        markup(html.title("Jobs", "Training goes on when you close this page, and after a restart."))
-        self.nothing = markup(html.loading())
+        markup(lambda: html.header("Jobs"))
+        markup(lambda: html.title("Jobs", "Training goes on when you close this page, and after a restart."))
+        self.nothing = markup(html.loading)
         self.chosen = gr.Textbox(visible="hidden", elem_id="tk-chosen-job")
         self.slug = gr.Textbox(visible="hidden")
         self.seen = gr.State({})
@@ -51,10 +66,10 @@ class JobsPage:
         with gr.Row(equal_height=False, visible=False) as self.board:
             with gr.Column(scale=4, min_width=290):
                 self.list = markup(js_on_load=PICK, elem_id="tk-jobs")
-                markup(notices.PLACE, js_on_load=notices.ASK, elem_id="tk-notices")
+                markup(notices.place, js_on_load=notices.ASK, elem_id="tk-notices")
             with gr.Column(scale=8, min_width=320, elem_classes="tk-card"):
                 self._panel()
-        markup(html.footer(self.studio.config.report_url))
+        markup(lambda: html.footer(self.studio.config.report_url))
         self._wire(demo)
 
     def _panel(self) -> None:
@@ -63,28 +78,27 @@ class JobsPage:
         self.clip = markup(elem_id="tk-job-clip")
         with gr.Row():
             self.talk = gr.Button(
-                "Make it talk",
+                fixed("Make it talk"),
                 variant="primary",
                 visible=False,
                 min_width=150,
                 scale=0,
                 elem_id="tk-open-talk",
             )
-            names = {"stop": "Save and stop", "resume": "Resume", "cancel": "Cancel", "delete": "Delete"}
             self.buttons = {
                 action: gr.Button(
-                    names[action], visible=False, min_width=140, scale=0, elem_id=f"tk-{action}"
+                    fixed(NAMES[action]), visible=False, min_width=170, scale=0, elem_id=f"tk-{action}"
                 )
                 for action in ACTIONS
             }
         with gr.Row(visible=False, equal_height=True) as self.sure:
             self.question = markup()
-            self.yes = gr.Button("Yes", variant="stop", min_width=90, scale=0, elem_id="tk-yes")
-            self.no = gr.Button("No", min_width=90, scale=0)
+            self.yes = gr.Button(fixed("Yes"), variant="stop", min_width=90, scale=0, elem_id="tk-yes")
+            self.no = gr.Button(fixed("No"), min_width=90, scale=0)
         with gr.Row(visible=False, elem_id="tk-plots") as self.plots:
-            self.loss = gr.LinePlot(y="loss", title="Error (loss): falls as it learns", **PLOT)
-            self.psnr = gr.LinePlot(y="psnr", title="Likeness (PSNR, dB): rises as it learns", **PLOT)
-        with gr.Accordion("Log", open=False):
+            self.loss = gr.LinePlot(y="loss", title=fixed("Error (loss): falls"), **PLOT)
+            self.psnr = gr.LinePlot(y="psnr", title=fixed("Likeness (PSNR, dB): rises"), **PLOT)
+        with gr.Accordion(fixed("Log"), open=False):
             self.log = markup(elem_id="tk-log")
 
     @property
@@ -164,8 +178,7 @@ class JobsPage:
         owner = self.context.owner(request)
         jobs = self.studio.jobs(owner)
         if not jobs:
-            words = "Upload a short clip; its progress shows here, with pictures of the avatar as it learns."
-            empty = html.empty("film", "Nothing is being made yet", words, ("Create an avatar", ""))
+            empty = html.empty("film", "Nothing is being made yet", NO_JOB, ("Create an avatar", ""))
             now = {"job": "", "slug": "", "nothing": empty}
             return self._updates(now, seen)
         over = notices.ended(jobs, seen.get("states", {}))
@@ -196,7 +209,7 @@ class JobsPage:
             "resume": job.resumable,
             "cancel": job.active,
             "delete": not job.active,
-            "again": "Try again" if str(job.state) == "failed" else "Resume",
+            "again": say("Try again" if str(job.state) == "failed" else "Resume"),
             "states": notices.states(jobs),
             "moving": clip if clip and str(job.state) not in ("done", "cancelled") else None,
             "points": [len(t) for t in tables],
@@ -218,7 +231,7 @@ class JobsPage:
         def again() -> Any:
             if all(now.get(key) == old.get(key) for key in ("resume", "again")):
                 return gr.skip()
-            return gr.update(visible=bool(now.get("resume")), value=now.get("again", "Resume"))
+            return gr.update(visible=bool(now.get("resume")), value=now.get("again", say("Resume")))
 
         drawn = tables is not None and any(now["points"])
         fresh = drawn and now["points"] != old.get("points")

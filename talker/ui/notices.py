@@ -7,16 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from talker.ui.html import plain
+from talker.ui.words import in_script, say
 
 if TYPE_CHECKING:
     from talker.jobs.job import Job
 
 UNDER_WAY = {"queued", "running", "stopping"}
-PLACE = (
-    '<div class="tk-toasts" role="status" aria-live="polite"></div>'
-    '<button type="button" class="tk-ask" hidden>Tell me when a job is done</button>'
-)
-"""Where notices appear, and the question that a browser answers only to a click."""
+
+
+def place() -> str:
+    """Where notices appear, and the question that a browser answers only to a click."""
+    return (
+        '<div class="tk-toasts" role="status" aria-live="polite"></div>'
+        f'<button type="button" class="tk-ask" hidden>{say("Tell me when a job is done")}</button>'
+    )
+
 
 ASK = """
 const button = element.querySelector('.tk-ask');
@@ -26,7 +31,7 @@ const show = () => {
 button.addEventListener('click', () => Notification.requestPermission().then(show));
 show();
 """
-"""``js_on_load`` of :data:`PLACE`."""
+"""``js_on_load`` of :func:`place`."""
 
 TELL = """(text) => {
   if (!text || text === window.tkTold) return;
@@ -43,7 +48,7 @@ TELL = """(text) => {
     const close = document.createElement('button');
     close.type = 'button';
     close.textContent = '\\u00d7';
-    close.setAttribute('aria-label', 'Close');
+    close.setAttribute('aria-label', CLOSE);
     close.addEventListener('click', () => toast.remove());
     toast.append(link, words, close);
     place.append(toast);
@@ -60,7 +65,7 @@ TELL = """(text) => {
       } catch (error) { console.info('no notification here', error); }  // some phones have the name only
     }
   }
-}"""
+}""".replace("CLOSE", in_script("Close"))
 """Shows the notices of :func:`news`, each once. Names are put in as text, never as markup.
 
 Starts without a line break: Gradio writes ``return`` in front of it.
@@ -84,13 +89,15 @@ def news(jobs: Sequence[Job], slugs: Mapping[str, str | None]) -> str:
 
 def _notice(job: Job, slug: str | None) -> dict[str, str]:
     name = plain(job.name)
-    identity = f"{job.id}.{job.finished or job.updated}"
+    href = f"./jobs?job={job.id}"
     if str(job.state) == "failed":
-        text = job.error or "The training ended early."
-        return {
-            "id": identity, "level": "failed", "title": f"{name} failed", "text": text, "href": f"./jobs?job={job.id}",
-        }  # fmt: skip
-    href = f"./talk?avatar={slug}" if slug else f"./jobs?job={job.id}"
-    return {
-        "id": identity, "level": "done", "title": f"{name} is ready", "text": "Make it talk.", "href": href,
-    }  # fmt: skip
+        level, title, text = (
+            "failed",
+            say("{name} failed", name=name),
+            say(job.error or "The training ended early."),
+        )
+    else:
+        level, title, text = "done", say("{name} is ready", name=name), say("Make it talk.")
+        href = f"./talk?avatar={slug}" if slug else href
+    identity = f"{job.id}.{job.finished or job.updated}"
+    return {"id": identity, "level": level, "title": title, "text": text, "href": href}

@@ -9,6 +9,7 @@ import gradio as gr
 
 from talker.ui import html
 from talker.ui.context import Context, markup, spoken_errors
+from talker.ui.words import fixed, say
 
 WORDS = (
     "Every clip made here says so in its plain tags and in a signed record. Choose a video: it is read on this "
@@ -24,20 +25,20 @@ class OriginPage:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        markup(html.header(""))
-        markup(html.title("Was this made here?", "What a video says about its own origin."))
+        markup(lambda: html.header(""))
+        markup(lambda: html.title("Was this made here?", "What a video says about its own origin."))
         with gr.Column(elem_classes="tk-card"):
-            markup(f'<p class="tk-status">{html.esc(WORDS)}</p>')
+            markup(lambda: f'<p class="tk-status">{html.esc(say(WORDS))}</p>')
             clip = gr.File(
-                label="A video (MP4)",
+                label=fixed("A video (MP4)"),
                 type="filepath",
                 file_types=[".mp4"],
                 height=150,
                 elem_id="tk-origin-clip",
             )
             said = markup(elem_id="tk-origin")
-            again = gr.Button("Check another one", visible=False, elem_id="tk-origin-again")
-        markup(html.footer(context.studio.config.report_url))
+            again = gr.Button(fixed("Check another one"), visible=False, elem_id="tk-origin-again")
+        markup(lambda: html.footer(context.studio.config.report_url))
         clip.upload(self.on_clip, clip, [said, clip, again], api_visibility="private")
         again.click(self.on_again, None, [said, clip, again], api_visibility="private")
 
@@ -69,14 +70,14 @@ def origin_view(found: dict[str, Any]) -> str:
         heading = "AI-generated, with another program"
     else:
         heading = "No mark of talker"
-    signed = "none" if manifest is None else "intact" if manifest["intact"] else "broken"
+    state = "none" if manifest is None else "intact" if manifest["intact"] else "broken"
     rows = [
-        ("Signed record (C2PA)", signed),
+        ("Signed record (C2PA)", say(state)),
         ("Says it was made by", manifest["software"] if manifest else ""),
         ("Signed by", manifest["signer"] if manifest else ""),
         ("Plain tag", found["comment"][:200]),
-        ("Picture metadata (XMP)", "AI-generated" if found["xmp"] else "none"),
+        ("Picture metadata (XMP)", say("AI-generated" if found["xmp"] else "none")),
     ]
-    cells = "".join(f"<tr><td>{html.esc(k)}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
-    note = f'<p class="tk-status">{html.esc(PROVES_NOTHING)}</p>'
+    cells = "".join(f"<tr><td>{html.esc(say(k))}</td><td>{html.esc(v)}</td></tr>" for k, v in rows if v)
+    note = f'<p class="tk-status">{html.esc(say(PROVES_NOTHING))}</p>'
     return f'{html.message(level, found["summary"], heading)}<table class="tk-metrics">{cells}</table>{note}'

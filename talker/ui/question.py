@@ -14,9 +14,14 @@ from talker.studio import Manner
 from talker.studio.dubbing import DECLARATION
 from talker.ui import html
 from talker.ui.context import PICK, markup
+from talker.ui.words import fixed, language, say
 
 SENTENCE = "Hello! I was a short video a moment ago. Now I say whatever you type."
 BASIC = "The built-in voices are plain machine voices. They need no download, and no network."
+DUBBING = (
+    "The face of the video says the new words; everything around it stays. The video is looked at first, and "
+    "prepared when you press Speak: that takes about as long as it lasts. It is deleted with other uploads after a day."
+)
 COLOUR = "colour"
 GREEN = "#00b140"
 
@@ -58,7 +63,7 @@ class Asked:
         background = hex_colour(self.colour) if self.backdrop == COLOUR else self.backdrop
         return {
             "voice": self.voice,
-            "language": self.language or "en",
+            "language": self.language or language(),
             "rate": self.rate,
             "manner": Manner(self.intensity, self.head_motion, background),
             "over": self.film or None,
@@ -90,19 +95,21 @@ class Question:
         self.source = gr.Textbox("text", visible="hidden", elem_id="tk-chosen-source")
         self.film = gr.State("")
         with gr.Column(elem_classes="tk-card"):
-            markup(html.section("", "Who speaks"))
+            markup(lambda: html.section("", "Who speaks"))
             self.tiles = markup(js_on_load=PICK, elem_classes="tk-tiles-small", elem_id="tk-who-speaks")
         with gr.Column(elem_classes="tk-card"):
-            markup(html.section("", "What is said"))
+            markup(lambda: html.section("", "What is said"))
             self._sources()
             self._voice()
             self._manner()
             self._background()
             self._film()
             with gr.Row():
-                self.speak = gr.Button("Speak", variant="primary", size="lg", scale=3, elem_id="tk-speak")
+                self.speak = gr.Button(
+                    fixed("Speak"), variant="primary", size="lg", scale=3, elem_id="tk-speak"
+                )
                 self.halt = gr.Button(
-                    "Stop", size="lg", scale=1, min_width=80, visible=False, elem_id="tk-halt"
+                    fixed("Stop"), size="lg", scale=1, min_width=80, visible=False, elem_id="tk-halt"
                 )
 
     @property
@@ -118,30 +125,35 @@ class Question:
         # Any other format would run a plain decoder on the raw upload before our own, limited one.
         raw: dict[str, Any] = {"show_label": False, "type": "filepath", "format": None, "buttons": []}
         with gr.Tabs(elem_id="tk-source"):
-            with gr.Tab("Text", id="text") as text:
+            with gr.Tab(fixed("Text"), id="text") as text:
                 self.text = gr.Textbox(
-                    label="Text",
+                    label=fixed("Text"),
                     show_label=False,
                     lines=4,
                     max_lines=10,
-                    value=SENTENCE,
-                    placeholder="Type what the avatar should say",
+                    placeholder=fixed("Type what the avatar should say"),
                     elem_id="tk-text",
                 )
-            with gr.Tab("File", id="file") as file:
-                self.sound = gr.Audio(label="Sound file", sources=["upload"], elem_id="tk-sound", **raw)
-            with gr.Tab("Record", id="mic") as mic:
-                self.spoken = gr.Audio(label="Recording", sources=["microphone"], elem_id="tk-mic", **raw)
-            with gr.Tab("Several", id="several") as several:
+            with gr.Tab(fixed("File"), id="file") as file:
+                self.sound = gr.Audio(
+                    label=fixed("Sound file"), sources=["upload"], elem_id="tk-sound", **raw
+                )
+            with gr.Tab(fixed("Record"), id="mic") as mic:
+                self.spoken = gr.Audio(
+                    label=fixed("Recording"), sources=["microphone"], elem_id="tk-mic", **raw
+                )
+            with gr.Tab(fixed("Several"), id="several") as several:
                 self.texts = gr.Textbox(
-                    label="Texts",
-                    info="Each line becomes a clip of its own; with empty lines between, each paragraph.",
+                    label=fixed("Texts"),
+                    info=fixed(
+                        "Each line becomes a clip of its own; with empty lines between, each paragraph."
+                    ),
                     lines=5,
                     max_lines=12,
                     elem_id="tk-texts",
                 )
                 self.sounds = gr.File(
-                    label="And sound files",
+                    label=fixed("And sound files"),
                     file_count="multiple",
                     type="filepath",
                     height=140,
@@ -152,22 +164,31 @@ class Question:
     def _voice(self) -> None:
         with gr.Row(elem_classes="tk-flat") as self.voices:
             self.language = gr.Dropdown(
-                label="Language", choices=[], scale=2, min_width=130, elem_id="tk-language"
+                label=fixed("Language"), choices=[], scale=2, min_width=130, elem_id="tk-language"
             )
-            self.voice = gr.Dropdown(label="Voice", choices=[], scale=3, min_width=150, elem_id="tk-voice")
+            self.voice = gr.Dropdown(
+                label=fixed("Voice"), choices=[], scale=3, min_width=150, elem_id="tk-voice"
+            )
             self.rate = gr.Slider(
-                0.6, 1.6, 1.0, step=0.05, label="Speed", info=BASIC, buttons=[], elem_id="tk-rate"
+                0.6,
+                1.6,
+                1.0,
+                step=0.05,
+                label=fixed("Speed"),
+                info=fixed(BASIC),
+                buttons=[],
+                elem_id="tk-rate",
             )
 
     def _manner(self) -> None:
-        with gr.Accordion("How it moves", open=False, elem_id="tk-manner", elem_classes="tk-fold"):
+        with gr.Accordion(fixed("How it moves"), open=False, elem_id="tk-manner", elem_classes="tk-fold"):
             self.intensity = gr.Slider(
                 0,
                 2,
                 1.0,
                 step=0.05,
-                label="Expression",
-                info="How far the lips move: 1 is as learnt, 0 keeps them at rest.",
+                label=fixed("Expression"),
+                info=fixed("How far the lips move: 1 is as learnt, 0 keeps them at rest."),
                 buttons=["reset"],
                 elem_id="tk-intensity",
             )
@@ -176,35 +197,37 @@ class Question:
                 1.5,
                 1.0,
                 step=0.05,
-                label="Head motion",
-                info="1 moves as in the clip, 0 holds still.",
+                label=fixed("Head motion"),
+                info=fixed("1 moves as in the clip, 0 holds still."),
                 buttons=["reset"],
                 elem_id="tk-head-motion",
             )
 
     def _background(self) -> None:
-        with gr.Accordion("Background", open=False, elem_id="tk-background", elem_classes="tk-fold"):
-            choices = [("As in the clip", "clip"), ("A colour", COLOUR), ("Transparent", "transparent")]
+        with gr.Accordion(fixed("Background"), open=False, elem_id="tk-background", elem_classes="tk-fold"):
+            choices = [
+                (fixed("As in the clip"), "clip"),
+                (fixed("A colour"), COLOUR),
+                (fixed("Transparent"), "transparent"),
+            ]
             self.backdrop = gr.Radio(
                 choices,
                 value="clip",
-                label="Background",
+                label=fixed("Background"),
                 show_label=False,
-                info="A transparent clip is downloaded as a .mov (ProRes 4444) that editors lay over anything.",
+                info=fixed(
+                    "A transparent clip is downloaded as a .mov (ProRes 4444) that editors lay over anything."
+                ),
                 elem_id="tk-backdrop",
             )
-            self.colour = gr.ColorPicker(GREEN, label="Colour", visible=False, elem_id="tk-colour")
+            self.colour = gr.ColorPicker(GREEN, label=fixed("Colour"), visible=False, elem_id="tk-colour")
 
     def _film(self) -> None:
-        title = "Speak into a video of this person"
+        title = fixed("Speak into a video of this person")
         with gr.Accordion(title, open=False, elem_id="tk-dub", elem_classes="tk-fold"):
-            markup(
-                '<p class="tk-hint">The face of the video says the new words; everything around it stays. '
-                "The video is looked at first, and prepared when you press Speak: that takes about as long as it "
-                "lasts. It is deleted with other uploads after a day.</p>"
-            )
+            markup(lambda: f'<p class="tk-hint">{html.esc(say(DUBBING))}</p>')
             self.film_file = gr.File(
-                label="Video", file_types=["video"], type="filepath", height=120, elem_id="tk-film"
+                label=fixed("Video"), file_types=["video"], type="filepath", height=120, elem_id="tk-film"
             )
             self.film_status = markup(elem_id="tk-film-status")
-            self.agreed = gr.Checkbox(label=DECLARATION, visible=False, elem_id="tk-film-agreed")
+            self.agreed = gr.Checkbox(label=fixed(DECLARATION), visible=False, elem_id="tk-film-agreed")

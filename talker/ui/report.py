@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from talker.studio.preflight import SHORTEST_S, Finding, Report, Shot
 from talker.ui import html
 from talker.ui.pictures import thumbnail
+from talker.ui.words import say
 
 ORDER = {"error": 0, "warning": 1, "info": 2}
 WORDS = {"error": "Problem", "warning": "Could be better", "info": "Good to know"}
@@ -19,14 +20,16 @@ LITTLE_S = 10.0
 
 def checking(label: str, text: str = "Looking for the face, the light, cuts and the sound.") -> str:
     """While the check runs."""
-    head = f'<div class="tk-bar-label"><b>Checking {html.esc(label)}</b></div>'
-    return f'<div class="tk-report">{head}{html.bar(None)}<p class="tk-status">{html.esc(text)}</p></div>'
+    head = f'<div class="tk-bar-label"><b>{say("Checking {clip}", clip=html.esc(label))}</b></div>'
+    return (
+        f'<div class="tk-report">{head}{html.bar(None)}<p class="tk-status">{html.esc(say(text))}</p></div>'
+    )
 
 
 def report_html(report: Report, label: str) -> str:
     """Everything the check found, the worst first."""
     facts = html.facts([("Clip", label), *((k, str(v)) for k, v in report.facts.items())])
-    examples = _pictures((s for s in report.pictures if not s.code), "Example", 320)
+    examples = _pictures((s for s in report.pictures if not s.code), say("Example"), 320)
     findings = sorted(report.findings, key=lambda f: ORDER[f.severity])
     rows = "".join(_finding(f, [s for s in report.pictures if s.code == f.code]) for f in findings)
     listed = f'<ul class="tk-findings">{rows}</ul>' if rows else ""
@@ -43,10 +46,9 @@ def timeline(report: Report) -> str:
     part = ""
     if report.part and report.part != (0.0, report.seconds):
         place = _place(*report.part, report.seconds)
-        part = f'<i class="tk-part" style="{place}" title="Longest good part: {_range(*report.part)}"></i>'
-    said = (
-        "; ".join(f"{WORDS[f.severity]}: {f.message} {_when(f)}" for f in reversed(marked))
-        or "Nothing is wrong."
+        part = f'<i class="tk-part" style="{place}" title="{say("Longest good part")}: {_range(*report.part)}"></i>'
+    said = "; ".join(f"{say(WORDS[f.severity])}: {f.message} {_when(f)}" for f in reversed(marked)) or say(
+        "Nothing is wrong."
     )
     ticks = "".join(f"<span>{moment(report.seconds * k / TICKS)}</span>" for k in range(TICKS + 1))
     severities = sorted({f.severity for f in marked}, key=ORDER.__getitem__)
@@ -55,10 +57,11 @@ def timeline(report: Report) -> str:
         *((s, WORDS[s]) for s in severities),
         *([("part", "Longest good part")] if part else []),
     ]
-    legend = "".join(f'<span><i class="tk-{name}"></i>{word}</span>' for name, word in keys)
+    legend = "".join(f'<span><i class="tk-{name}"></i>{say(word)}</span>' for name, word in keys)
+    line = say("Timeline of the clip, {time}.", time=html.duration(report.seconds))
     return (
-        f'<div class="tk-timeline"><div class="tk-track" role="img" aria-label="Timeline of the clip, '
-        f'{html.duration(report.seconds)}. {html.esc(said)}">{spans}{part}</div>'
+        f'<div class="tk-timeline"><div class="tk-track" role="img" aria-label="{line} '
+        f'{html.esc(said)}">{spans}{part}</div>'
         f'<div class="tk-ticks" aria-hidden="true">{ticks}</div>'
         f'<div class="tk-legend" aria-hidden="true">{legend}</div></div>'
     )
@@ -70,15 +73,19 @@ def part_note(report: Report, part: tuple[float, float] | None) -> str:
         return ""
     start, end = part
     if end - start < SHORTEST_S:
-        text = f"That leaves {max(0.0, end - start):.1f} seconds; at least {SHORTEST_S:g} are needed."
-        return html.message("error", text)
-    said = f"{_range(start, end)}, {html.duration(end - start)} of {html.duration(report.seconds)}."
-    if not report.allows(part) and report.part:
-        return html.message("error", f"{said} Only what lies within {_range(*report.part)} can be used.")
-    if end - start < LITTLE_S:
-        return html.message(
-            "warning", f"{said} That is little to learn a mouth from; 20 s or more look better."
+        left = max(0.0, end - start)
+        text = say(
+            "That leaves {left:.1f} seconds; at least {least:g} are needed.", left=left, least=SHORTEST_S
         )
+        return html.message("error", text)
+    kept, whole = html.duration(end - start), html.duration(report.seconds)
+    said = say("{range}, {kept} of {whole}.", range=_range(start, end), kept=kept, whole=whole)
+    if not report.allows(part) and report.part:
+        only = say("Only what lies within {range} can be used.", range=_range(*report.part))
+        return html.message("error", f"{said} {only}")
+    if end - start < LITTLE_S:
+        little = say("That is little to learn a mouth from; 20 s or more look better.")
+        return html.message("warning", f"{said} {little}")
     return html.message("info", said)
 
 
@@ -89,7 +96,7 @@ def moment(seconds: float) -> str:
 
 
 def _range(start: float, end: float) -> str:
-    return f"{moment(start)} to {moment(end)}"
+    return say("{start} to {end}", start=moment(start), end=moment(end))
 
 
 def _verdict(report: Report) -> str:
@@ -99,18 +106,19 @@ def _verdict(report: Report) -> str:
     if report.ok:
         return html.message("check", report.summary, "Good to go")
     if report.part_ok and report.part:
-        text = f"Not the whole clip, but {_range(*report.part)} is fine. It is chosen below."
+        good = _range(*report.part)
+        text = say("Not the whole clip, but {range} is fine. It is chosen below.", range=good)
         return html.message("warning", text, "A part of this clip can be used")
     return html.message("error", report.summary, "This clip cannot be used")
 
 
 def _finding(finding: Finding, shots: list[Shot]) -> str:
-    todo = f"<small>{html.esc(finding.todo)}</small>" if finding.todo else ""
+    todo = f"<small>{html.esc(say(finding.todo))}</small>" if finding.todo else ""
     pictures = _pictures(shots, finding.message, 240)
     evidence = f'<div class="tk-evidence">{pictures}</div>' if pictures else ""
     return (
         f'<li class="tk-{html.esc(finding.severity)}">{html.icon(finding.severity)}'
-        f'<div><span class="tk-spoken">{WORDS[finding.severity]}: </span>{html.esc(finding.message)} '
+        f'<div><span class="tk-spoken">{say(WORDS[finding.severity])}: </span>{html.esc(say(finding.message))} '
         f'<span class="tk-when">{_when(finding)}</span>{todo}{evidence}</div></li>'
     )
 
@@ -122,7 +130,7 @@ def _when(finding: Finding) -> str:
 def _pictures(shots: Iterable[Shot], what: str, side: int) -> str:
     """Frames with their time below."""
     return "".join(
-        f'<figure><img src="{source}" alt="{html.esc(what)} (frame at {moment(shot.seconds)})">'
+        f'<figure><img src="{source}" alt="{html.esc(what)} ({say("frame at {time}", time=moment(shot.seconds))})">'
         f"<figcaption>{moment(shot.seconds)}</figcaption></figure>"
         for shot in shots
         if (source := thumbnail(shot.path, side))
@@ -130,7 +138,7 @@ def _pictures(shots: Iterable[Shot], what: str, side: int) -> str:
 
 
 def _span(finding: Finding, start: float, end: float, seconds: float) -> str:
-    title = f"{moment(start)}: {finding.message}"
+    title = f"{moment(start)}: {say(finding.message)}"
     kind = "tk-cut" if start == end and finding.severity == "info" else f"tk-{html.esc(finding.severity)}"
     return f'<i class="{kind}" style="{_place(start, end, seconds)}" title="{html.esc(title)}"></i>'
 

@@ -13,6 +13,7 @@ from talker.studio.gallery import AvatarInfo
 from talker.ui import html, signin
 from talker.ui.card_view import found_tiles, look_view
 from talker.ui.context import PICK, QUIET, Context, markup, spoken_errors
+from talker.ui.words import fixed, in_script, say
 
 if TYPE_CHECKING:
     from talker.hub import HubAvatar
@@ -22,9 +23,20 @@ MAX_FOUND = 24
 WITH_POSTER = 12
 """Results whose poster is fetched for the list."""
 AT_ONCE = 4
-SURE = "(...v) => confirm('%s') ? v : ['', '', '']"
-SURE_PUBLIC = SURE % "Everybody will be able to load this avatar and make it talk. Go on?"
-SURE_UNPUBLISH = SURE % "Delete the copy on the Hub? The avatar here stays."
+
+PRIVATE_FIRST = "Private at first: only you can see it. One more step shows it to all."
+ONCE = "Used once and not kept."
+ONCE_OR_LOGIN = "Used once and not kept. Leave it empty to use the login of this machine."
+BY_NAME = "Somebody's avatar, by the name or the address of its repository."
+
+
+def ask_first(question: str) -> str:
+    """JavaScript that lets the inputs of an event pass, or empties them, as the person answers."""
+    return f"(...v) => confirm({in_script(question)}) ? v : ['', '', '']"
+
+
+SURE_PUBLIC = ask_first("Everybody will be able to load this avatar and make it talk. Go on?")
+SURE_UNPUBLISH = ask_first("Delete the copy on the Hub? The avatar here stays.")
 
 
 def visitors_token(context: Context, lent: str) -> str | None:
@@ -45,31 +57,33 @@ class PublishPanel:
 
     def __init__(self, context: Context) -> None:
         self.context, self.sharing = context, context.studio.sharing
-        with gr.Accordion("Publish to the Hugging Face Hub", open=False):
-            markup(
-                '<p class="tk-status">Private at first: only you can see it. One more step shows it to all.</p>'
-            )
+        with gr.Accordion(fixed("Publish to the Hugging Face Hub"), open=False):
+            markup(lambda: f'<p class="tk-status">{say(PRIVATE_FIRST)}</p>')
             signin.button()
             self.repo = gr.Textbox(
-                label="Repository", placeholder="your-name/ada", max_length=96, elem_id="tk-repo-to"
+                label=fixed("Repository"),
+                placeholder=fixed("your-name/ada"),
+                max_length=96,
+                elem_id="tk-repo-to",
             )
-            login = "" if context.shared else " Leave it empty to use the login of this machine."
             self.token = gr.Textbox(
-                label="Access token",
+                label=fixed("Access token"),
                 type="password",
                 placeholder="hf_…",
-                info=f"Used once and not kept.{login}",
+                info=fixed(ONCE if context.shared else ONCE_OR_LOGIN),
                 elem_id="tk-token",
                 visible=not signin.offered(),
             )
-            self.publish = gr.Button("Publish privately", elem_id="tk-publish")
+            self.publish = gr.Button(fixed("Publish privately"), elem_id="tk-publish")
             with gr.Row():
                 self.public = gr.Button(
-                    "Show to everybody", visible=False, min_width=120, elem_id="tk-public"
+                    fixed("Show to everybody"), visible=False, min_width=120, elem_id="tk-public"
                 )
-                self.private = gr.Button("Make private", visible=False, min_width=120, elem_id="tk-private")
+                self.private = gr.Button(
+                    fixed("Make private"), visible=False, min_width=120, elem_id="tk-private"
+                )
                 self.unpublish = gr.Button(
-                    "Unpublish", visible=False, variant="stop", min_width=120, elem_id="tk-unpublish"
+                    fixed("Unpublish"), visible=False, variant="stop", min_width=120, elem_id="tk-unpublish"
                 )
             self.said = markup(elem_id="tk-published")
 
@@ -82,7 +96,7 @@ class PublishPanel:
         """The panel for an avatar; nothing of a token stays on the page."""
         repo = info.note.published if info else ""
         if repo and not said:
-            said = html.message("info", f"A copy is at {repo}.")
+            said = html.message("info", say("A copy is at {repo}.", repo=repo))
         there = gr.update(visible=bool(repo))
         return [said, "", repo, there, there, there]
 
@@ -146,19 +160,18 @@ class LoadPanel:
 
     def __init__(self, context: Context) -> None:
         self.context, self.sharing = context, context.studio.sharing
-        words = "Somebody's avatar, by the name or the address of its repository."
-        markup(html.section("", "Load from the Hub", words))
+        markup(lambda: html.section("", "Load from the Hub", BY_NAME))
         with gr.Row(equal_height=True):
             self.wanted = gr.Textbox(
-                label="Repository",
+                label=fixed("Repository"),
                 show_label=False,
-                placeholder="owner/avatar, or a link",
+                placeholder=fixed("owner/avatar, or a link"),
                 scale=4,
                 max_length=200,
                 elem_id="tk-repo",
             )
-            self.load = gr.Button("Load", variant="primary", scale=1, min_width=100, elem_id="tk-load")
-            self.browse = gr.Button("Browse", scale=1, min_width=100, elem_id="tk-browse")
+            self.load = gr.Button(fixed("Load"), variant="primary", scale=1, min_width=100, elem_id="tk-load")
+            self.browse = gr.Button(fixed("Browse"), scale=1, min_width=100, elem_id="tk-browse")
         self.seen = markup(elem_id="tk-look")
         self.found = markup(js_on_load=PICK, elem_id="tk-found")
 

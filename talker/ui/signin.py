@@ -12,6 +12,8 @@ from typing import Any
 
 import gradio as gr
 
+from talker.ui.words import fixed
+
 
 def offered() -> bool:
     """Whether visitors can sign in here."""
@@ -21,13 +23,15 @@ def offered() -> bool:
 def button() -> None:
     """The sign-in button, where it means something."""
     if offered():
-        gr.LoginButton("Sign in with Hugging Face", logout_value="Sign out {}", size="md", min_width=120)
+        gr.LoginButton(
+            fixed("Sign in with Hugging Face"), logout_value="Sign out {}", size="md", min_width=120
+        )
 
 
 def duplicate() -> None:
     """The way to a Space of one's own, with a GPU of one's own, where this is a Space."""
     if os.environ.get("SPACE_ID"):
-        gr.DuplicateButton("Duplicate this Space to train on a GPU of your own", size="md")
+        gr.DuplicateButton(fixed("Duplicate this Space to train on a GPU of your own"), size="md")
 
 
 def lent(handler: Callable[[str, str, gr.Request], Any]) -> Callable[..., Any]:

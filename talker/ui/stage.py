@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from talker.studio import TalkChunk, TalkNote, TalkWaiting
 from talker.studio.clips import Clip
 from talker.ui import html
+from talker.ui.words import say
 
 # Several clips in one go are made without a live picture: each would start another stream. Until the first piece
 # can be played, the waiting avatar stays.
@@ -56,10 +57,12 @@ CAPTIONS = """(on) => {
 # The address of the file is in the button a moment after the value.
 CLICK_ZIP = "() => { setTimeout(() => document.querySelector('#tk-zip-file')?.click(), 200); }"
 
+DONE = "{n} of {total} clips are done. Each is labelled and signed as AI-generated."
+
 
 def status(text: str) -> str:
     """A quiet line."""
-    return f'<div class="tk-status" role="status">{html.esc(text)}</div>'
+    return f'<div class="tk-status" role="status">{html.esc(say(text))}</div>'
 
 
 def under_way(
@@ -74,12 +77,13 @@ def under_way(
         of: How many there will be.
     """
     if isinstance(made, TalkWaiting):
-        return _bar("Waiting", _waiting(made), None)
+        return _bar(say("Waiting"), _waiting(made), None)
     if isinstance(made, TalkChunk):
         share: float | None = made.done_s / max(made.total_s, 0.04)
-        words, right = "Rendering", f"{made.done_s:.0f} of {made.total_s:.0f} s"
+        words = say("Rendering")
+        right = say("{done:.0f} of {total:.0f} s", done=made.done_s, total=made.total_s)
     else:
-        share, words, right = made.share, made.message, ""
+        share, words, right = made.share, say(made.message), ""
     if of > 1:
         share = (part + min(1.0, share or 0)) / of
     percent = None if share is None else min(100, round(100 * share))
@@ -87,11 +91,15 @@ def under_way(
 
 
 def _waiting(made: TalkWaiting) -> str:
-    others = "1 rendering is" if made.before == 1 else f"{made.before} renderings are"
+    if made.before == 1:
+        others = say("1 rendering is before yours")
+    else:
+        others = say("{n} renderings are before yours", n=made.before)
     if made.about_s is None:
-        return f"{others} before yours"
-    about = "less than a minute" if made.about_s < 60 else f"about {round(made.about_s / 60)} min"
-    return f"{others} before yours, {about}"
+        return others
+    short = made.about_s < 60
+    about = say("less than a minute") if short else say("about {n} min", n=round(made.about_s / 60))
+    return f"{others}, {about}"
 
 
 def _bar(left: str, right: str, percent: float | None) -> str:
@@ -103,20 +111,20 @@ def _bar(left: str, right: str, percent: float | None) -> str:
 
 def finished(clip: Clip) -> str:
     """What a finished clip is."""
-    words = f"{html.duration(clip.seconds)}. Labelled and signed as AI-generated."
+    words = [f"{html.duration(clip.seconds)}.", say("Labelled and signed as AI-generated.")]
     if clip.download != clip.video:
-        words += " The download is transparent (ProRes 4444); the player shows chequers instead."
-    return status(words)
+        words.append(say("The download is transparent (ProRes 4444); the player shows chequers instead."))
+    return status(" ".join(words))
 
 
 def summary(clips: Sequence[Clip], failures: Sequence[tuple[str, str]]) -> str:
     """The end of several clips: how many there are, and which are not, with why."""
     total = len(clips) + len(failures)
-    words = f"{len(clips)} of {total} clips are done. Each is labelled and signed as AI-generated."
+    words = say(DONE, n=len(clips), total=total)
     if not failures:
         return status(words)
     lines = "".join(f"<li><b>{html.esc(title)}</b>: {html.esc(why)}</li>" for title, why in failures)
     return (
         f'<div class="tk-banner tk-warning" role="status">{html.icon("warning")}<div>'
-        f'<p>{html.esc(words)} Not done:</p><ul class="tk-failures">{lines}</ul></div></div>'
+        f'<p>{html.esc(words)} {say("Not done:")}</p><ul class="tk-failures">{lines}</ul></div></div>'
     )

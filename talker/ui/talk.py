@@ -14,12 +14,15 @@ from talker.studio import TalkChunk, TalkDone, TalkNote, TalkWaiting, batch
 from talker.ui import html, stage, voices
 from talker.ui.answer import Answer, Updates
 from talker.ui.context import MAX_WAITING, QUIET, RENDERING, Context, markup, spoken_errors
-from talker.ui.question import COLOUR, Asked, Question
+from talker.ui.question import COLOUR, SENTENCE, Asked, Question
 from talker.ui.tiles import avatar_tiles
+from talker.ui.words import language, say, say_error
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './talk?avatar=' + slug); }"
 FACE = 200
-HABITS: dict[str, Any] = {"language": "en", "voice": None, "rate": 1.0, "captions": True}
+WHAT_TO_DO = "Choose an avatar, give it something to say, and watch while it is being rendered."
+NO_AVATAR = "Make one from a short video, or load one from the Hub. Then it says what you type here."
+HABITS: dict[str, Any] = {"language": "", "voice": None, "rate": 1.0, "captions": True}
 
 Made = TalkChunk | TalkDone | TalkNote | TalkWaiting
 Render = Callable[..., Iterator[Made]]
@@ -56,27 +59,23 @@ class TalkPage:
 
     def __init__(self, context: Context, demo: gr.Blocks, render: Render) -> None:
         self.context, self.studio, self.render = context, context.studio, render
-        markup(html.header("Talk"))
-        markup(
-            html.title(
-                "Talk", "Choose an avatar, give it something to say, and watch while it is being rendered."
-            )
-        )
-        self.nobody = markup(html.loading())
+        markup(lambda: html.header("Talk"))
+        markup(lambda: html.title("Talk", WHAT_TO_DO))
+        self.nobody = markup(html.loading)
         self.habits = gr.BrowserState(HABITS, storage_key="talker-habits", secret="no secret")
         with gr.Row(equal_height=False, visible=False) as self.page:
             with gr.Column(scale=5, min_width=300):
                 self.ask = Question()
             with gr.Column(scale=7, min_width=320):
                 self.answer = Answer(context)
-        markup(html.footer(self.studio.config.report_url))
+        markup(lambda: html.footer(self.studio.config.report_url))
         self._wire(demo)
         self._wire_question()
 
     def _wire(self, demo: gr.Blocks) -> None:
         ask = self.ask
         first = [self.nobody, self.page, self.answer.idle, self.answer.captions, *self.answer.shelf_outputs]
-        first += [ask.slug, ask.tiles, ask.language, ask.voice, ask.rate]
+        first += [ask.slug, ask.tiles, ask.text, ask.language, ask.voice, ask.rate]
         load = demo.load(self.on_load, self.habits, first, **QUIET)
         load.failure(html.failed, None, self.nobody, **QUIET)
         picked = ask.tiles.pick(
@@ -142,10 +141,7 @@ class TalkPage:
             owner = self.context.owner(request)
             avatars = self.studio.avatars(owner)
             if not avatars:
-                words = (
-                    "Make one from a short video, or load one from the Hub. Then it says what you type here."
-                )
-                empty = html.empty("people", "No avatar yet", words, ("Create an avatar", ""))
+                empty = html.empty("people", "No avatar yet", NO_AVATAR, ("Create an avatar", ""))
                 return {self.nobody: gr.update(value=empty, visible=True)}
             asked = dict(request.query_params or {}).get("avatar", "")
             chosen = asked if asked in {a.slug for a in avatars} else avatars[0].slug
@@ -153,6 +149,7 @@ class TalkPage:
                 self.nobody: gr.update(visible=False),
                 self.page: gr.update(visible=True),
                 self.ask.slug: chosen,
+                self.ask.text: say(SENTENCE),
                 self.ask.tiles: avatar_tiles(avatars, chosen, FACE),
                 self.answer.idle: self.answer.waiting(chosen, owner),
                 **self._as_before({**HABITS, **(habits or {})}),
@@ -162,18 +159,20 @@ class TalkPage:
     def _as_before(self, habits: dict[str, Any]) -> Updates:
         """Language, voice and speed as this browser used them last."""
         known = self.studio.voices()
-        language, choices, voice = voices.preferred(known, str(habits["language"]), habits["voice"])
+        # Before the first choice: the language of the page.
+        wanted = str(habits["language"] or language())
+        spoken, choices, voice = voices.preferred(known, wanted, habits["voice"])
         rate = habits["rate"] if isinstance(habits["rate"], (int, float)) else 1.0
         return {
-            self.ask.language: gr.update(choices=voices.languages(known), value=language),
+            self.ask.language: gr.update(choices=voices.languages(known), value=spoken),
             self.ask.voice: gr.update(choices=choices, value=voice),
             self.ask.rate: min(1.6, max(0.6, float(rate))),
             self.answer.captions: gr.update(value=bool(habits["captions"])),
         }
 
-    def on_language(self, language: str) -> Any:
+    def on_language(self, chosen: str) -> Any:
         """Another language: its voices."""
-        _, choices, voice = voices.preferred(self.studio.voices(), language, None)
+        _, choices, voice = voices.preferred(self.studio.voices(), chosen, None)
         return gr.update(choices=choices, value=voice)
 
     def on_pick(self, request: gr.Request, event: gr.EventData) -> list[Any]:
@@ -192,7 +191,7 @@ class TalkPage:
         try:
             upload = self.studio.film(Path(path or ""), self.context.owner(request))
         except TalkerError as error:
-            return ["", html.message("error", str(error)), gr.update(visible=False, value=False)]
+            return ["", html.message("error", say_error(error)), gr.update(visible=False, value=False)]
         return [
             upload.id,
             html.message("check", "This video can be spoken into."),
@@ -223,7 +222,7 @@ class TalkPage:
             yield from make(owner, asked)
         except TalkerError as error:
             # Beside the picture, where it stays, rather than in a box that fades.
-            yield {self.answer.status: html.message("error", str(error)), **self._ready()}
+            yield {self.answer.status: html.message("error", say_error(error)), **self._ready()}
 
     def _one(self, owner: str, asked: Asked) -> Iterator[Updates]:
         for made in self.render(asked.avatar, owner, **asked.said(), **asked.options()):
@@ -242,19 +241,19 @@ class TalkPage:
         options = {**asked.options(), "batch_id": secrets.token_hex(8)}
         parts = batch.parts_of(asked.texts, [Path(path) for path in asked.sounds or []])
 
-        def say(part: batch.Part) -> Iterator[Made]:
+        def speak(part: batch.Part) -> Iterator[Made]:
             what = {"text": part.text, "audio": part.audio, "title": part.title}
             return self.render(asked.avatar, owner, again=part is not parts[0], **what, **options)
 
-        for step in batch.run(parts, say):
+        for step in batch.run(parts, speak):
             if isinstance(step, batch.BatchDone):
-                failures = [(part.title, why) for part, why in step.failures]
+                failures = [(part.title, say(why)) for part, why in step.failures]
                 shown = self.answer.finished(step.clips[-1]) if step.clips else {}
                 yield {**shown, self.answer.status: stage.summary(step.clips, failures), **self._ready()}
             elif isinstance(step.made, TalkDone):
                 yield self.answer.clips(owner, step.made.clip.id)
             else:
-                count = f"{step.number} of {step.total}"
+                count = say("{n} of {total}", n=step.number, total=step.total)
                 words = stage.under_way(step.made, count, part=step.number - 1, of=step.total)
                 yield {self.answer.status: words}
 

@@ -8,6 +8,7 @@ from talker.studio.clips import Clip
 from talker.studio.gallery import AvatarInfo
 from talker.ui import html
 from talker.ui.pictures import thumbnail
+from talker.ui.words import say
 
 
 def _tile(identity: str, picture: str, name: str, sub: str, chosen: bool) -> str:
@@ -33,7 +34,7 @@ def avatar_tiles(avatars: Sequence[AvatarInfo], chosen: str, side: int = 320) ->
         )
         for a in avatars
     )
-    return f'<div class="tk-grid" role="group" aria-label="Avatars">{tiles}</div>'
+    return f'<div class="tk-grid" role="group" aria-label="{say("Avatars")}">{tiles}</div>'
 
 
 def clip_tiles(clips: Sequence[Clip], chosen: str = "") -> str:
@@ -48,4 +49,4 @@ def clip_tiles(clips: Sequence[Clip], chosen: str = "") -> str:
         )
         for c in clips
     )
-    return f'<div class="tk-grid" role="group" aria-label="Your clips">{tiles}</div>'
+    return f'<div class="tk-grid" role="group" aria-label="{say("Your clips")}">{tiles}</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from talker.errors import VideoError
 from talker.studio.preflight import Report
+from talker.ui.words import say
 
 Part = tuple[float, float]
 
@@ -26,10 +27,14 @@ def required_part(found: Report | None, part: Part | None) -> Part | None:
     """
     if found is None or found.allows(part):
         return part
-    good = f" from {found.part[0]:.1f} to {found.part[1]:.1f} seconds" if found.part else ""
+    start, end = found.part or (0.0, 0.0)
     raise VideoError(
         "video.part",
         "This part of the clip cannot be used." if part else "The whole clip cannot be used.",
-        expected=f"A part inside the good one{good}.",
+        expected=say(
+            "A part inside the good one from {start:.1f} to {end:.1f} seconds.", start=start, end=end
+        )
+        if found.part
+        else "",
         todo="Move start and end, or use another clip.",
     )

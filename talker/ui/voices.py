@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from talker.ui.words import say
+
 ENGLISH = ("en", "en-us", "en-gb")
 Choice = tuple[str, str]
 
@@ -19,7 +21,7 @@ def languages(voices: Sequence[Any]) -> list[Choice]:
         known = names.setdefault(code, name)
         if name and (not known or len(name) < len(known)):
             names[code] = name
-    return sorted((name or code, code) for code, name in names.items())
+    return sorted((say(name or code), code) for code, name in names.items())
 
 
 def of_language(voices: Sequence[Any], language: str) -> list[Choice]:
