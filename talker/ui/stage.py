@@ -47,6 +47,8 @@ SHOW_IDLE = """() => {
   document.querySelectorAll('#tk-live video, #tk-final video').forEach((v) => v.pause());
   stage.classList.remove('tk-live', 'tk-show-final', 'tk-playing'); stage.classList.add('tk-idle');
 }"""
+HALTED = "() => { window.tkHalted = Date.now(); }"
+WAS_HALTED = "() => [Date.now() - (window.tkHalted || 0) < 15000]"
 # The player adds its track a moment after the clip is there.
 CAPTIONS = """(on) => {
   const set = () => document.querySelectorAll('#tk-final video').forEach((video) => {

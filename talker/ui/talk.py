@@ -62,6 +62,7 @@ class TalkPage:
         markup(lambda: html.header("Talk"))
         markup(lambda: html.title("Talk", WHAT_TO_DO))
         self.nobody = markup(html.loading)
+        self.halted = gr.Checkbox(visible=False, show_label=False)
         self.habits = gr.BrowserState(HABITS, storage_key="talker-habits", secret="no secret")
         with gr.Row(equal_height=False, visible=False) as self.page:
             with gr.Column(scale=5, min_width=300):
@@ -97,11 +98,18 @@ class TalkPage:
             None, self.answer.captions, None, js=stage.CAPTIONS, **QUIET
         )
         over = [self.answer.status, ask.speak, ask.halt]
-        run.failure(self.on_failure, None, over, queue=False, **QUIET).then(
+        # What is cancelled may come back as failed, before or after the stop is answered.
+        run.failure(self.on_failure, self.halted, over, js=stage.WAS_HALTED, queue=False, **QUIET).then(
             None, None, None, js=stage.SHOW_IDLE, **QUIET
         )
         ask.halt.click(
-            self.on_halt, None, [*over, *self.answer.shelf_outputs], cancels=[run], queue=False, **QUIET
+            self.on_halt,
+            None,
+            [*over, *self.answer.shelf_outputs],
+            js=stage.HALTED,
+            cancels=[run],
+            queue=False,
+            **QUIET,
         ).then(None, None, None, js=stage.SHOW_IDLE, **QUIET)
 
     def _wire_question(self) -> None:
@@ -265,9 +273,10 @@ class TalkPage:
             **self.answer.clips(self.context.owner(request)),
         }
 
-    def on_failure(self) -> list[Any]:
-        """A bug; the log knows more."""
-        return [html.message("error", "Something went wrong. Try again."), *self._ready().values()]
+    def on_failure(self, halted: bool) -> list[Any]:
+        """Stopped, or a bug; then the log knows more."""
+        bug = html.message("error", "Something went wrong. Try again.")
+        return [stage.status("Stopped.") if halted else bug, *self._ready().values()]
 
     def _ready(self) -> Updates:
         return {self.ask.speak: gr.update(interactive=True), self.ask.halt: gr.update(visible=False)}
