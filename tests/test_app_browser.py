@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     chromium()
     home = tmp_path_factory.mktemp("browser") / "home"
-    with running(home, TALKER_SIZES="128", TALKER_MAX_MINUTES="0.4") as instance:
+    with running(home, TALKER_SIZES="128", TALKER_MAX_MINUTES="0.2") as instance:
         yield instance
 
 

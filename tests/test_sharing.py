@@ -148,7 +148,9 @@ def test_sign_in_is_offered_on_a_space_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert heard == [("x", ""), CANARY, "own"]
 
 
-def test_a_space_can_be_duplicated(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_can_be_duplicated(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # building the app changes the working folder; this puts it back
+
     def buttons() -> list[str]:
         page = build_app(studio, shared=True)
         return [str(b.value) for b in page.blocks.values() if isinstance(b, gr.DuplicateButton)]
