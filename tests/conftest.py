@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from talker.dataset.reader import TalkingHeadDataset
 
 LATE_MODULES = ("test_jobs", "test_worker", "test_train_space", "test_end_to_end", "test_app", "test_studio")
@@ -44,3 +46,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> TalkingHeadDataset:
     from talker.dataset.reader import TalkingHeadDataset
 
     return TalkingHeadDataset(write_dataset(tmp_path_factory.mktemp("core") / "tiny.data"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The Chromium of this machine; without one the test says so and is skipped."""
+    from browser_support import FLAGS, chromium
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        instance = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield instance
+        instance.close()

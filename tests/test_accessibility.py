@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from benchmarks.accessibility import AXE, PAGES, STILL, every_form, is_grave, kept_axe, settle
 from benchmarks.populated import put_jobs
-from tests.browser_support import FLAGS, chromium, running
+from tests.browser_support import running
 from tests.studio_support import speaking_avatar_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -23,16 +23,13 @@ def axe() -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_no_page_has_a_grave_violation(tmp_path: Path) -> None:
+def test_no_page_has_a_grave_violation(browser: Browser, tmp_path: Path) -> None:
     source, home = axe(), tmp_path / "home"
     speaking_avatar_folder(home / "avatars" / "zoe", name="Zoe")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        put_jobs(home)
-        with running(home) as app:
-            page = browser.new_page()
-            for path in PAGES:
-                settle(page, app.address + path)
-                page.add_style_tag(content=STILL)
-                assert [v for v in every_form(page, source) if is_grave(v)] == [], f"/{path}"
-        browser.close()
+    put_jobs(home)
+    with running(home) as app:
+        page = browser.new_page()
+        for path in PAGES:
+            settle(page, app.address + path)
+            page.add_style_tag(content=STILL)
+            assert [v for v in every_form(page, source) if is_grave(v)] == [], f"/{path}"

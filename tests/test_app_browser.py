@@ -8,23 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.avatar_support import tiny_avatar_folder as put_avatar
-from tests.browser_support import FLAGS, App, chromium, running
+from tests.browser_support import App, chromium, running
 
 pytestmark = pytest.mark.browser
 
 MINUTE = 60_000
 PAGES = ("", "talk", "avatars", "jobs")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        instance = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")

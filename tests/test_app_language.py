@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from talker.ui.words import SPANISH
-from tests.browser_support import FLAGS, App, chromium, running
+from tests.browser_support import App, chromium, running
 from tests.studio_support import speaking_avatar_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -46,14 +46,6 @@ def a_failed_job(home: Path) -> None:
     job = store.create(clip, JobRequest("Zoe", "local", new_consent("Ada")))
     for state in (JobState.RUNNING, JobState.FAILED):
         store.update(job, lambda old, s=state: dataclasses.replace(old, state=s))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        instance = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield instance
-        instance.close()
 
 
 def open_page(browser: Browser, app: App, path: str, locale: str, width: int = 1280) -> Page:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from talker.provenance import inspect
-from tests.browser_support import FLAGS, App, chromium, running
+from tests.browser_support import App, chromium, running
 from tests.studio_support import speaking_avatar_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -30,17 +30,15 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 
 @pytest.fixture(scope="module")
-def browser_context(app: App) -> Iterator[object]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-        context.set_default_timeout(2 * MINUTE)
-        yield context
-        browser.close()
+def browser_context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(2 * MINUTE)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def page(app: App, browser_context) -> Iterator[Page]:
+def page(app: App, browser_context: BrowserContext) -> Iterator[Page]:
     page = browser_context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -69,6 +69,12 @@ class Chunk(NamedTuple):
     rows: slice
     kept: slice
 
+    def part(self, encoded: np.ndarray, silent: np.ndarray, silence: np.ndarray) -> np.ndarray:
+        """Its rows [P, dim] of those ``encoded`` from its samples; ``silence`` [dim] where it is ``silent`` [T]."""
+        part = encoded[self.kept]
+        part[silent[self.rows]] = silence
+        return part
+
 
 def chunks(n_samples: int, chunk_s: float, context_s: float) -> Iterator[Chunk]:
     """Pieces of ``chunk_s`` seconds, the last shorter, with up to ``context_s`` before and after each."""
@@ -111,12 +117,10 @@ def get_encoder(name: str, *, model_path: str | None = None) -> AudioEncoder:
     if name == "mel":
         return MelEncoder()
     if "moonshine" in name:
-        from talker.audio.moonshine import MelMoonshineEncoder, MoonshineEncoder
-
-        return MoonshineEncoder() if name == "moonshine" else MelMoonshineEncoder()
-    from talker.audio.phones import MelPhonesEncoder, PhoneEncoder
-
-    return PhoneEncoder() if name == "phones" else MelPhonesEncoder()
+        from talker.audio.moonshine import MoonshineEncoder as Other
+    else:
+        from talker.audio.phones import PhoneEncoder as Other
+    return MelAnd(Other()) if name.startswith("mel+") else Other()
 
 
 def silent_rows(waveform: np.ndarray) -> np.ndarray:
@@ -211,6 +215,23 @@ class MelEncoder(AudioEncoder):
         mean = bands[active].mean(axis=0)
         typical = _TYPICAL_VOICE + (mean - _TYPICAL_VOICE).mean()
         return (count * mean + self._PRIOR_ROWS * typical) / (count + self._PRIOR_ROWS)
+
+
+class MelAnd(AudioEncoder):
+    """``mel`` and another encoder side by side: the exact sound of the moment, and what is being said."""
+
+    def __init__(self, other: AudioEncoder) -> None:
+        self._mel, self._other = MelEncoder(), other
+        self.name = f"mel+{other.name}"
+        self.dim = self._mel.dim + other.dim
+        self.silence = np.concatenate([self._mel.silence, other.silence])
+
+    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
+        """See :class:`AudioEncoder`."""
+        mel, at = self._mel.encode(waveform), 0
+        for rows in self._other.parts(waveform):
+            yield np.concatenate([mel[at : at + len(rows)], rows], axis=1)
+            at += len(rows)
 
 
 def _mel_filters(n_bands: int, fft: int, low_hz: float, high_hz: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from talker.audio.features import HOP, AudioEncoder, MelEncoder, chunks, n_rows, silent_rows, speech_gain
+from talker.audio.features import HOP, AudioEncoder, chunks, n_rows, silent_rows, speech_gain
 from talker.types import SAMPLE_RATE
 
 WEIGHTS = Path(__file__).parent / "moonshine_tiny" / "encoder.safetensors"
@@ -64,9 +64,7 @@ class MoonshineEncoder(AudioEncoder):
             return
         loud = (waveform * speech_gain(waveform)).astype(np.float32)
         for chunk in chunks(len(waveform), CHUNK_S, CONTEXT_S):
-            part = self._rows(loud[chunk.samples])[chunk.kept]
-            part[silent[chunk.rows]] = self.silence
-            yield part
+            yield chunk.part(self._rows(loud[chunk.samples]), silent, self.silence)
 
     @torch.inference_mode()
     def _rows(self, samples: np.ndarray) -> np.ndarray:
@@ -78,24 +76,6 @@ class MoonshineEncoder(AudioEncoder):
         at = (torch.arange(rows) * HOP + HOP / 2) / STRIDE
         before = at.long()
         return torch.lerp(states[before], states[before + 1], (at - before)[:, None]).numpy()
-
-
-class MelMoonshineEncoder(AudioEncoder):
-    """``mel`` and ``moonshine`` side by side: the exact sound of the moment, and what is being said."""
-
-    name = "mel+moonshine"
-
-    def __init__(self) -> None:
-        self._mel, self._moonshine = MelEncoder(), MoonshineEncoder()
-        self.dim = self._mel.dim + self._moonshine.dim
-        self.silence = np.concatenate([self._mel.silence, self._moonshine.silence])
-
-    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
-        """See :class:`AudioEncoder`."""
-        mel, at = self._mel.encode(waveform), 0
-        for states in self._moonshine.parts(waveform):
-            yield np.concatenate([mel[at : at + len(states)], states], axis=1)
-            at += len(states)
 
 
 class _Layer(nn.Module):

@@ -20,7 +20,6 @@ from talker.audio.features import (
     HOP,
     AudioEncoder,
     Chunk,
-    MelEncoder,
     chunks,
     n_rows,
     silent_rows,
@@ -68,32 +67,13 @@ class PhoneEncoder(AudioEncoder):
 
         def encode(chunk: Chunk) -> np.ndarray:
             sound = waveform[chunk.samples] * gain
-            part = self._scaled(_probabilities(listen(_pcm(sound)), n_rows(len(sound))))[chunk.kept]
-            part[silent[chunk.rows]] = self.silence
-            return part
+            rows = self._scaled(_probabilities(listen(_pcm(sound)), n_rows(len(sound))))
+            return chunk.part(rows, silent, self.silence)
 
         yield from map_ahead(encode, pieces)
 
     def _scaled(self, probabilities: np.ndarray) -> np.ndarray:
         return (np.sqrt(probabilities) - self._MEAN) / self._SCALE
-
-
-class MelPhonesEncoder(AudioEncoder):
-    """``mel`` and ``phones`` side by side: articulation seen twice, by its sound and by its meaning."""
-
-    name = "mel+phones"
-
-    def __init__(self) -> None:
-        self._mel, self._phones = MelEncoder(), PhoneEncoder()
-        self.dim = self._mel.dim + self._phones.dim
-        self.silence = np.concatenate([self._mel.silence, self._phones.silence])
-
-    def parts(self, waveform: np.ndarray) -> Iterator[np.ndarray]:
-        """See :class:`AudioEncoder`."""
-        mel, at = self._mel.encode(waveform), 0
-        for phones in self._phones.parts(waveform):
-            yield np.concatenate([mel[at : at + len(phones)], phones], axis=1)
-            at += len(phones)
 
 
 def _pcm(waveform: np.ndarray) -> np.ndarray:

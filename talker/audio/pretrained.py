@@ -75,9 +75,7 @@ class TransformerEncoder(AudioEncoder):
             return
         normal = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         for chunk in chunks(len(waveform), CHUNK_S, CONTEXT_S):
-            part = self._rows(normal[chunk.samples].astype(np.float32))[chunk.kept]
-            part[silent[chunk.rows]] = self.silence
-            yield part
+            yield chunk.part(self._rows(normal[chunk.samples].astype(np.float32)), silent, self.silence)
 
     @torch.inference_mode()
     def _rows(self, samples: np.ndarray) -> np.ndarray:
