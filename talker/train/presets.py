@@ -83,8 +83,8 @@ _STANDARD = replace(
             decay=0.5,
             density=DensityConfig(kind="pixel_aware", start=400, stop=1400, max_gaussians=30_000),
         ),
-        Stage("deform", 3000, align=True, decay=0.5, signal_jitter=0.15),
-        Stage("refine", 6000, align=True, rates=0.5, decay=0.2, signal_jitter=0.15, average=0.998),
+        Stage("deform", 3000, align=True, decay=0.5, signal_jitter=0.12),
+        Stage("refine", 6000, align=True, rates=0.5, decay=0.2, signal_jitter=0.12, average=0.998),
     ),
 )
 _EGSTALKER = Preset(
