@@ -270,6 +270,18 @@ def test_windows_of_a_part_are_those_of_the_whole() -> None:
     np.testing.assert_array_equal(windows(rows, 100)[:50], windows(rows, 50))
 
 
+def test_windows_of_later_sound() -> None:
+    rows = np.arange(40, dtype=np.float32)[:, None]
+    plain = windows(rows, 18, width=4)
+    assert (windows(rows, 18, width=4, offset=np.full(18, 1.0))[:-1] == plain[1:]).all(), (
+        "a frame is two rows"
+    )
+    half = windows(rows, 18, width=4, offset=np.full(18, 0.25))
+    assert (half[2:-2] == plain[2:-2] + 0.5).all(), "between two rows half of each"
+    early = windows(rows, 18, width=4, offset=np.full(18, -0.25))
+    assert (early[2:-2] == plain[2:-2] - 0.5).all()
+
+
 @pytest.mark.parametrize("lengths", [(200,), (1, 1, 198), (60, 70, 70), (150, 50)])
 @pytest.mark.parametrize("width", [1, 4, 20, 33])
 @pytest.mark.parametrize("n_frames", [3, 100, 120])

@@ -22,7 +22,6 @@ from talker.model.motion import (
     align_rigidly,
     opening_slope,
     rest_code,
-    time_bumps,
 )
 
 K = np.array([[2.2 * SIZE, 0, SIZE / 2], [0, 2.2 * SIZE, SIZE / 2], [0, 0, 1]], np.float32)
@@ -163,16 +162,6 @@ def test_penalty_is_chosen_on_blocks_not_seen() -> None:
     assert shuffled(torch.from_numpy(windows)).std() > 0.3, "a small penalty alone would have fitted noise"
 
 
-def test_more_columns_than_rows_solves_the_same_problem() -> None:
-    """Both forms of the normal equations agree (n <= f is the dual one)."""
-    from talker.model.motion import _ridge
-
-    rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((30, 31)), rng.standard_normal((30, 2))
-    primal = np.linalg.solve(X.T @ X + 3.0 * np.eye(31), X.T @ Y)
-    assert np.allclose(_ridge(X, Y, 3.0), primal)
-
-
 def test_taper_leans_on_the_sound_at_the_frame() -> None:
     """Only the middle of a window tells something, all rows are alike: a narrow taper finds it sooner."""
     rng = np.random.default_rng(3)
@@ -187,21 +176,6 @@ def test_taper_leans_on_the_sound_at_the_frame() -> None:
         assert norms.argmax() in (14, 15, 16)
         assert (norms[3] < 0.03 * norms.max()) == (taper == 2.0)
     assert errors[2.0] < 0.7 * errors[1e6]
-
-
-def test_bumps_are_narrow_at_the_frame_and_cover_the_window() -> None:
-    bumps = time_bumps(32, MotionConfig(bumps=9, taper=1e6))
-    assert bumps.shape == (32, 9)
-    assert np.allclose(np.linalg.norm(bumps, axis=0), 1)
-    assert np.allclose(bumps, bumps[::-1, ::-1]), "as much of the past as of the future"
-    rows = np.arange(32)
-    spread = np.sqrt(
-        (bumps * (rows[:, None] - (rows[:, None] * bumps).sum(0) / bumps.sum(0)) ** 2).sum(0) / bumps.sum(0)
-    )
-    assert spread[4] == spread.min() and spread[4] < 0.7 * spread[1]
-    assert (bumps.max(1) > 0.02).all(), "no row is unheard"
-    held_back = time_bumps(32, MotionConfig(bumps=9, taper=4.0))
-    assert np.linalg.norm(held_back[:, 0]) < 0.05 < np.linalg.norm(held_back[:, 4])
 
 
 def test_sound_of_a_moment_shared_by_few_weights_needs_fewer_frames() -> None:

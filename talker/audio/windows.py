@@ -10,7 +10,9 @@ from talker.audio.features import FEATURE_RATE
 from talker.types import FPS
 
 
-def windows(features: np.ndarray, n_frames: int, *, fps: int = FPS, width: int = 20) -> np.ndarray:
+def windows(
+    features: np.ndarray, n_frames: int, *, fps: int = FPS, width: int = 20, offset: np.ndarray | None = None
+) -> np.ndarray:
     """Windows of ``width`` rows centred on the time t / fps of each video frame t.
 
     With an even width as many rows end before that time as begin after it. Rows before the first and after
@@ -21,11 +23,23 @@ def windows(features: np.ndarray, n_frames: int, *, fps: int = FPS, width: int =
         n_frames: Number of video frames.
         fps: Video frames per second.
         width: Rows per window; 20 are 400 ms.
+        offset: [n_frames] how many frames later than its own time each frame's sound is taken; rows between two are
+            interpolated.
 
     Returns:
         [n_frames, width, A], a copy.
     """
-    return features[np.clip(_rows_of(n_frames, fps, width), 0, len(features) - 1)]
+    rows = _rows_of(n_frames, fps, width)
+    last = len(features) - 1
+    if offset is None:
+        return features[np.clip(rows, 0, last)]
+    later = offset * FEATURE_RATE / fps
+    whole = np.floor(later).astype(np.int64)
+    share = (later - whole).astype(np.float32)[:, None, None]
+    rows = rows + whole[:, None]
+    found = features[np.clip(rows, 0, last)] * (1 - share)
+    found += features[np.clip(rows + 1, 0, last)] * share
+    return found
 
 
 def window_blocks(

@@ -7,7 +7,6 @@ a short clip: DESIGN, section 5). Silence, intensity and driving by another face
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from talker.errors import ConfigError
+from talker.model.ridge import choose_penalties, ridge, time_bumps
 
 RIGID = (
     *(10, 151, 9, 8, 168, 6, 197, 195, 5, 67, 109, 338, 297, 54, 284, 103, 332, 127, 356, 234, 454, 93, 323),
@@ -179,7 +179,7 @@ class MotionModel(nn.Module):
         model = cls(windows.shape[1], windows.shape[2], codes.shape[1])
         flat = windows.reshape(len(windows), -1)  # hundreds of megabytes for a long clip: never copied whole
         mean, bias = flat.mean(0, dtype=np.float64), codes.mean(0)
-        bumps = time_bumps(windows.shape[1], config)
+        bumps = time_bumps(windows.shape[1], config.bumps, config.taper)
         X = np.einsum("twa,wb->tba", windows, bumps, dtype=np.float64).reshape(len(windows), -1)
         X -= X.mean(0)
         Y = (codes - bias).astype(np.float64)
@@ -187,11 +187,11 @@ class MotionModel(nn.Module):
         known = flat @ prior.weight.astype(np.float32) - mean @ prior.weight
         model.prior_share = _choose_share(X, Y, known, prior.shares, config)
         known *= model.prior_share
-        penalties, predicted = _choose_penalties(X, Y - known, config)
+        penalties, predicted = choose_penalties(X, Y - known, config.penalties, config.folds)
         own = np.empty((X.shape[1], Y.shape[1]))
         for penalty in np.unique(penalties):
             alike = penalties == penalty
-            own[:, alike] = _ridge(X, (Y - known)[:, alike], penalty)
+            own[:, alike] = ridge(X, (Y - known)[:, alike], penalty)
         own = own.reshape(bumps.shape[1], -1, Y.shape[1])
         weight = (
             np.einsum("wb,bak->wak", bumps, own).reshape(len(mean), -1) + model.prior_share * prior.weight
@@ -215,9 +215,9 @@ class MotionConfig:
     """Standard deviation, in rows of sound, of the weight of the rows around the frame."""
     penalties: tuple[float, ...] = (100.0, 300.0, 1000.0, 2000.0, 4000.0, 10000.0, 30000.0)
     folds: int = 6
-    variation: float = 1.25
-    """Share of the true opening's variation the predicted one is stretched to. Drawing takes a quarter away again,
-    and what a face detector, or an eye, makes of small movements is mostly noise."""
+    variation: float = 1.0
+    """Share of the true opening's variation the predicted one is stretched to. A ridge holds it back; a mouth that
+    moves as much as the speaker's looks alive, and one that moves more is wrong by more."""
     max_gain: float = 2.0
 
     def __post_init__(self) -> None:
@@ -236,22 +236,6 @@ class MotionConfig:
             )
 
 
-def time_bumps(window: int, config: MotionConfig) -> np.ndarray:
-    """Gaussian bumps [W, B] over the rows of a window, narrow at the frame and wide far from it.
-
-    Lips follow the sound of the moment closely and that of a quarter of a second ago roughly; a weight of its own for
-    every row is more than a short clip can tell. Far bumps are scaled down, so that the penalty holds them back more.
-    """
-    middle = (window - 1) / 2
-    if middle == 0 or config.bumps == 1:
-        return np.ones((window, 1)) / window
-    centre = np.sinh(np.linspace(-1.5, 1.5, config.bumps))
-    centre *= 0.85 * middle / centre.max()
-    width = 0.8 * np.maximum(np.gradient(centre), 1.0)
-    bumps = np.exp(-0.5 * ((np.arange(window)[:, None] - middle - centre) / width) ** 2)
-    return bumps / np.linalg.norm(bumps, axis=0) * np.exp(-0.5 * (centre / config.taper) ** 2)
-
-
 def _stretch(Y: np.ndarray, predicted: np.ndarray, slope: np.ndarray, config: MotionConfig) -> np.ndarray:
     """Map [K, K] that gives the predicted opening the variation the penalty takes, and changes nothing else.
 
@@ -263,30 +247,6 @@ def _stretch(Y: np.ndarray, predicted: np.ndarray, slope: np.ndarray, config: Mo
         return np.eye(len(slope))
     gain = min(max(config.variation * float((Y @ slope).std()) / said, 1.0), config.max_gain)
     return np.eye(len(slope)) + (gain - 1) * np.outer(slope, slope) / steepness
-
-
-def _ridge(X: np.ndarray, Y: np.ndarray, penalty: float) -> np.ndarray:
-    """Weights [F, K] of centred X [T, F], Y [T, K]; solved in the smaller of the two spaces."""
-    n, f = X.shape
-    if n <= f:
-        return X.T @ np.linalg.solve(X @ X.T + penalty * np.eye(n), Y)
-    return np.linalg.solve(X.T @ X + penalty * np.eye(f), X.T @ Y)
-
-
-def _choose_penalties(X: np.ndarray, Y: np.ndarray, config: MotionConfig) -> tuple[np.ndarray, np.ndarray]:
-    """For each component the penalty [K] with the least out-of-block error, and those predictions [T, K].
-
-    Sound tells the opening of a mouth well and the rest of the code hardly: each needs holding back differently.
-    Blocks are contiguous: neighbouring frames are nearly equal, so shuffled folds would pick no penalty at all.
-    """
-    bounds = np.linspace(0, len(X), config.folds + 1).astype(int)
-    predicted = np.zeros((len(config.penalties), *Y.shape))
-    for start, stop in itertools.pairwise(bounds):
-        rest = np.r_[0:start, stop : len(X)]
-        for of_one, penalty in zip(predicted, config.penalties, strict=True):
-            of_one[start:stop] = X[start:stop] @ _ridge(X[rest], Y[rest], penalty)
-    best = ((predicted - Y) ** 2).mean(1).argmin(0)
-    return np.asarray(config.penalties)[best], predicted[best, :, range(Y.shape[1])].T
 
 
 def _error(predicted: np.ndarray, Y: np.ndarray) -> float:
@@ -307,7 +267,7 @@ def _choose_share(
     errors = {}
     for share in (0.0, *shares):
         left = Y - share * known
-        errors[share] = _error(_choose_penalties(X, left, config)[1], left)
+        errors[share] = _error(choose_penalties(X, left, config.penalties, config.folds)[1], left)
     return min(errors, key=lambda share: errors[share])  # the first of equals, which is the smallest
 
 

@@ -18,6 +18,7 @@ from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig, PoseSt
 from talker.model.canonical import CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
 from talker.model.motion import LipCode, MotionModel, opening_slope, rest_code
+from talker.train.av_offset import av_offset
 from talker.train.warm_start import WarmStart
 from talker.types import Driving
 
@@ -80,7 +81,9 @@ def build(
             todo="Use a longer clip in which the speaker faces the camera.",
         )
     encoder = get_encoder(model.motion.features)
-    audio = windows(encoder.encode(dataset.waveform), dataset.n_frames, width=model.motion.window)
+    features = encoder.encode(dataset.waveform)
+    offset = av_offset(features, dataset.mouth_open, train, model.motion)
+    audio = windows(features, dataset.n_frames, width=model.motion.window, offset=offset)
     T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
     pose_statistics = PoseStatistics()
     pose_statistics.fit(T_cam_head[torch.from_numpy(train)])

@@ -2,7 +2,9 @@
 
 Protocol A draws the head over the true torso and background, B the whole frame from the avatar alone. Both follow the
 head and torso of the true frames, whose poses are aligned to the avatar as those of the training frames were; with the
-poses as tracked, before that, the same figures are reported under names that say so.
+poses as tracked, before that, the same figures are reported under names that say so. The sound of the held-out frames
+is moved by what the sound of the clip is late, or early, at the end of its training part (``talker.train.av_offset``);
+how far is among the figures.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from talker import metrics
 from talker.alignment import aligned_track
 from talker.atomic import atomic_path
+from talker.audio.features import get_encoder
 from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.landmarks import find_landmarks
 from talker.drive import drive, follow, speech_signals
@@ -26,6 +29,7 @@ from talker.errors import ConfigError, DatasetError
 from talker.events import Evaluated, Event, FrameSeries, Note, Progress, StageStarted
 from talker.model.avatar import Avatar
 from talker.render.compose import to_uint8
+from talker.train.av_offset import av_offset
 from talker.train.comparison import comparison
 from talker.train.controls import Controls, exact_sound, measure_controls, other_words
 from talker.train.head_over import head_over
@@ -102,7 +106,8 @@ def evaluate(
     start, n = dataset.n_train, dataset.n_frames - dataset.n_train
     meter = _lip_sync_meter(avatar, dataset, config)
     truth = _truth(dataset)
-    speech = exact_sound(dataset.waveform[start * SAMPLE_RATE // FPS :], n)
+    offset = _last_offset(avatar, dataset)
+    speech = exact_sound(dataset.waveform[round((start + offset) * SAMPLE_RATE / FPS) :], n)
     other = exact_sound(other_words(dataset) if control is None else control, n)
     take = _Take()
     track = yield from _aligned(avatar, dataset, speech)
@@ -113,7 +118,7 @@ def evaluate(
         yield from _handed_out(_measured(frames, take, dataset), dataset, receivers)
     found = np.stack(take.landmarks)
     values = _image_figures(take) | _lip_figures(found, truth, dataset)
-    values["frames"] = float(n)
+    values |= {"frames": float(n), "av_offset_frames": offset}
     yield from _unavailable(config, n)
     controls = Controls()
     if config.controls:
@@ -138,6 +143,13 @@ def _check(avatar: Avatar, dataset: TalkingHeadDataset) -> None:
             f"The dataset has {dataset.size} px frames, the avatar {avatar.camera.width} px.",
             todo="Evaluate on the dataset the avatar was trained on.",
         )
+
+
+def _last_offset(avatar: Avatar, dataset: TalkingHeadDataset) -> float:
+    """Frames by which the sound of the last training frame is late: that of the held-out frames is taken as late."""
+    features = get_encoder(avatar.audio_encoder).encode(dataset.waveform)
+    found = av_offset(features, dataset.mouth_open, dataset.train_indices(), avatar.config.motion)
+    return float(found[-1])
 
 
 def _truth(dataset: TalkingHeadDataset) -> np.ndarray:
