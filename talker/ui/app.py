@@ -23,6 +23,9 @@ from talker.ui.visitors import middleware
 from talker.ui.words import TRANSLATIONS, script
 
 TITLE = "talker"
+SESSIONS = 300
+"""Visitors whose page is remembered here, the latest. Every call of a program counts as one and Gradio forgets none by
+itself: at 0.4 MB each its own 10,000 would be all memory there is."""
 MAX_QUEUE = 200
 """Events waiting for a handler, of all pages together. Gradio refuses more without a reason, so it comes after the
 line before the renderer, which gives one."""
@@ -109,6 +112,7 @@ def launch(
         ssr_mode=False,
         # Gradio asks for its own first page and gives up after 3 s, which a busy machine needs: the app would end.
         _frontend=False,
+        state_session_capacity=SESSIONS,
         mcp_server=True,
         pwa=False,
         footer_links=[],
