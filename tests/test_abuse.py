@@ -233,8 +233,16 @@ def test_a_name_chooses_no_place(site: Site, name: str) -> None:
         assert path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve())
 
 
-def test_an_empty_name_breaks_nothing(site: Site) -> None:
-    site.upload("", b"film")
+@pytest.mark.parametrize(
+    "disposition", ['form-data; name="files"; filename=""', 'form-data; name="files"', "x"]
+)
+def test_an_empty_name_breaks_nothing(site: Site, disposition: str) -> None:
+    body = b"--x\r\nContent-Disposition: " + disposition.encode() + b"\r\n\r\nfilm\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, answer = site.send("/gradio_api/upload", body, **kind)
+    assert status in (200, 400), answer
+    if status == 200:
+        assert all(Path(name).name.strip(". ") for name in json.loads(answer)), "it got a name of ours"
     assert site.send("/")[0] == 200
 
 

@@ -7,12 +7,16 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from dataset_support import film, noise, speaker, speaker_arrays
 from media_support import tone, write_clip
 
 from talker.dataset.check import CheckReport, check
 from talker.dataset.moments import longest_part, names, spans, timecode
+from talker.dataset.synthetic.character import Character
+from talker.dataset.synthetic.performance import camera_matrix, perform
 from talker.errors import VideoError
+from talker.geometry import rotvec_to_matrix
 from talker.types import FPS, SAMPLE_RATE
 
 ORDINARY = {"length.short", "face.small"}
@@ -100,6 +104,48 @@ def test_no_sound_and_silence(tmp_path) -> None:
     assert not report.ok and only(report, "sound.none").severity == "error"
     report = check(film(tmp_path / "silent.mp4", frames, np.zeros_like(sound)))
     assert not report.ok and only(report, "sound.silent").severity == "error"
+
+
+def test_sound_too_quiet_to_be_speech(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    hiss = 1e-4 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)  # -80 dB
+    assert only(check(film(tmp_path / "hiss.mp4", frames, hiss)), "sound.silent").severity == "error"
+
+
+def turned_by(degrees: float) -> np.ndarray:
+    """The speaker seen from the side [H, W, 3]."""
+    performance = perform(np.zeros(SAMPLE_RATE, np.float32), 2, 0)
+    T = performance.T_cam_head[0].copy()
+    T[:3, :3] = rotvec_to_matrix(torch.tensor([0.0, np.radians(degrees), 0.0])).numpy() @ T[:3, :3]
+    person = Character(0, 256)
+    return person.draw(performance.face(0), camera_matrix(256), T, performance.T_cam_body[0])
+
+
+@pytest.mark.parametrize("degrees", [65, -80])
+def test_seen_from_the_side(tmp_path, degrees: float) -> None:
+    _, sound = speaker_arrays()
+    profile = turned_by(degrees)[None].repeat(80, axis=0)
+    report = check(film(tmp_path / "side.mp4", profile, sound[: 80 * SAMPLE_RATE // FPS]))
+    finding = next(f for f in report.findings if f.code == "face.turned")
+    assert finding.severity == "error" and not report.ok and "45 degrees" in finding.message
+
+
+def test_turned_away_for_a_moment(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    frames = frames.copy()
+    frames[30:50] = turned_by(75)
+    finding = only(check(film(tmp_path / "glance.mp4", frames, sound)), "face.turned")
+    assert finding.severity == "warning" and "20 %" in finding.message
+    assert finding.timecodes[0].startswith("0:01.")
+
+
+def test_a_face_behind_a_mask(tmp_path) -> None:
+    frames, sound = speaker_arrays()
+    covered = frames.copy()
+    covered[:, 120:190, 70:190] = 230
+    report = check(film(tmp_path / "mask.mp4", covered, sound))
+    assert not report.ok, report.summary()
+    assert codes(report, "error") <= {"face.turned", "face.none", "mouth.still", "face.missing"}
 
 
 def test_lips_without_their_sound(tmp_path) -> None:

@@ -38,11 +38,15 @@ SECOND_FACE = 0.5
 CROWD_SHARE = 0.5
 """Share of the clip with a second person from which it is refused."""
 
+TURNED_DEG, TURNED_SHARE = 35.0, (0.1, 0.5)
+"""Degrees to the side as a mesh tells them, four fifths of the truth; shares of the clip from which there is a warning,
+and no avatar."""
+
 BLURRED, DARK, BRIGHT = 12.0, 45.0, 225.0
 STILL_MOUTH = 0.012
 """Deviation of the inner-lip gap over the eye distance, below which nobody speaks."""
 
-LOCAL = {"face.missing", "face.two"}
+LOCAL = {"face.missing", "face.two", "face.turned"}
 """Findings that leaving out a part of the clip can cure."""
 
 QUIET = 2e-3
@@ -166,6 +170,8 @@ def examine(decoded: DecodedClip, name: str) -> CheckReport:
     seen = Samples(frames, index, found, speaker, crop)
     missing = np.array([face is None for face in speaker])
     crowded = _crowded(seen)
+    points = _mesh(decoded, crop)
+    away = _away(points, missing, index)
     facts["Face visible"] = f"{100 * (1 - missing.mean()):.0f} %"
     findings += [
         *_presence(missing, index, len(frames)),
@@ -173,10 +179,12 @@ def examine(decoded: DecodedClip, name: str) -> CheckReport:
         *_size(speaker, crop, zoom),
         *_picture_quality(seen),
         *_cuts(frames),
-        *_mouth(decoded, crop),
+        *_turned(away),
+        *_mouth(points, decoded.waveform),
     ]
     pictures = [*seen.examples(), *(p for f in findings if f.spans for p in seen.evidence(f.code, f.spans))]
-    part = longest_part(index, missing, crowded, seconds)
+    lost = missing | np.pad(away, (0, len(frames) - len(away)))[index]
+    part = longest_part(index, lost, crowded, seconds)
     return CheckReport(name, seconds, tuple(findings), tuple(pictures), facts, part)
 
 
@@ -317,11 +325,36 @@ def _cuts(frames: np.ndarray) -> list[Finding]:
     ]
 
 
-def _mouth(decoded: DecodedClip, crop: tuple[int, int, int]) -> list[Finding]:
+def _mesh(decoded: DecodedClip, crop: tuple[int, int, int]) -> np.ndarray:
+    """Landmarks [T, 478, 3] of the first minute; NaN where the face cannot be followed."""
     frames = decoded.frames[:MESH_FRAMES]
     side = max(landmarks.MIN_SIDE, min(crop[2], CHECK_SIDE))
     cut = framing.crop_frames(frames, crop, side)
-    points = np.stack(list(landmarks.find_landmarks(cut, np.zeros(len(frames), int))))
+    return np.stack(list(landmarks.find_landmarks(cut, np.zeros(len(frames), int))))
+
+
+def _away(points: np.ndarray, missing: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Frames [T] of a face that is there, but too far from the front, or covered, to be followed."""
+    across = points[:, mesh.EYE_OUTER_LEFT] - points[:, mesh.EYE_OUTER_RIGHT]
+    degrees = np.degrees(np.abs(np.arctan2(across[:, 2], across[:, 0])))
+    nearest = np.abs(np.arange(len(points))[:, None] - index).argmin(1)
+    return ~(degrees <= TURNED_DEG) & ~missing[nearest]
+
+
+def _turned(away: np.ndarray) -> list[Finding]:
+    share = away.mean()
+    if share < TURNED_SHARE[0]:
+        return []
+    message = (
+        f"The face is turned away or covered for {100 * share:.0f} % of the clip; "
+        "it can be followed up to about 45 degrees to the side."
+    )
+    severity = "error" if share > TURNED_SHARE[1] else "warning"
+    todo = "Film from the front, with nothing before the face."
+    return [Finding.at("face.turned", severity, message, todo, spans(np.arange(len(away)), away))]
+
+
+def _mouth(points: np.ndarray, waveform: np.ndarray | None) -> list[Finding]:
     gap = np.linalg.norm(points[:, mesh.LIP_INNER_TOP, :2] - points[:, mesh.LIP_INNER_BOTTOM, :2], axis=1)
     eyes = np.linalg.norm(points[:, mesh.EYE_OUTER_RIGHT, :2] - points[:, mesh.EYE_OUTER_LEFT, :2], axis=1)
     opening = gap / eyes
@@ -332,16 +365,11 @@ def _mouth(decoded: DecodedClip, crop: tuple[int, int, int]) -> list[Finding]:
     if opening.std() < STILL_MOUTH:
         message = "The mouth hardly moves; there is no speech to learn from."
         return [Finding("mouth.still", "error", message, "Use a clip in which the person talks.")]
-    if decoded.waveform is None or len(opening) < 8 * FPS:
+    if waveform is None or len(opening) < 8 * FPS or mouth_follows(opening, waveform) >= FOLLOWS_Z:
         return []
-    if mouth_follows(opening, decoded.waveform) < FOLLOWS_Z:
-        message = "The mouth does not seem to follow the sound (dubbed, music, or another speaker?)."
-        return [
-            Finding(
-                "mouth.off_sound", "warning", message, "Use a clip with the speaker's own voice, in sync."
-            )
-        ]
-    return []
+    message = "The mouth does not seem to follow the sound (dubbed, music, or another speaker?)."
+    todo = "Use a clip with the speaker's own voice, in sync."
+    return [Finding("mouth.off_sound", "warning", message, todo)]
 
 
 def mouth_follows(opening: np.ndarray, waveform: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Navbar
+from starlette.middleware import Middleware
 
 from talker.studio import Studio
 from talker.ui import avatars, create, jobs, origin, talk
@@ -19,7 +20,8 @@ from talker.ui.agents import add_agents
 from talker.ui.api import add_api
 from talker.ui.context import Context
 from talker.ui.theme import STYLE, display_fonts, theme
-from talker.ui.visitors import middleware
+from talker.ui.uploads import SoundForms
+from talker.ui.visitors import VisitorCookie
 from talker.ui.words import TRANSLATIONS, script
 
 TITLE = "talker"
@@ -117,7 +119,7 @@ def launch(
         pwa=False,
         footer_links=[],
         favicon_path=LOGO,
-        app_kwargs={"middleware": middleware(shared=shared, secure=bool(os.environ.get("SPACE_ID")))},
+        app_kwargs={"middleware": _middleware(shared)},
         theme=theme(),
         css=display_fonts(),
         css_paths=[STYLE],
@@ -125,6 +127,11 @@ def launch(
         i18n=TRANSLATIONS,
         js=START,
     )
+
+
+def _middleware(shared: bool) -> list[Any]:
+    visitors = [Middleware(VisitorCookie, secure=bool(os.environ.get("SPACE_ID")))] if shared else []
+    return [*visitors, Middleware(SoundForms)]
 
 
 def prepare_environment() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http.cookies import SimpleCookie
-from typing import Any
 
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from talker.ui.context import COOKIE, VISITOR
@@ -35,11 +33,6 @@ class VisitorCookie:
             await send(message)
 
         await self._app(scope, receive, with_cookie)
-
-
-def middleware(*, shared: bool, secure: bool) -> list[Any]:
-    """What the server needs for ``shared`` mode; nothing otherwise."""
-    return [Middleware(VisitorCookie, secure=secure)] if shared else []
 
 
 def _known(scope: Scope) -> bool:
