@@ -1,10 +1,9 @@
-"""The whole story in a real browser: a clip becomes an avatar, the avatar says what is typed."""
+"""The pages in a real browser: what they show when empty, what they say of bad input, what they never believe."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     home = tmp_path_factory.mktemp("browser") / "home"
     with running(home, TALKER_SIZES="128", TALKER_MAX_MINUTES="0.2") as instance:
         yield instance
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from talker.dataset.sample import make_sample
-
-    path = tmp_path_factory.mktemp("clip") / "my film (final).mp4"
-    make_sample(path, seconds=10, size=256)
-    return path
 
 
 @pytest.fixture
@@ -150,130 +140,6 @@ def test_the_end_of_a_job_is_news_once(page: Page, app: App, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_clip_to_talking_avatar(page: Page, app: App, clip: Path, tmp_path: Path) -> None:
-    job_address = create(page, app, clip)
-    watch(page, app, job_address)
-    avatar = page.locator("#tk-open-talk")
-    avatar.click()
-    page.wait_for_url("**/talk?avatar=ada-test")
-    speak(page, tmp_path / "said.mp4")
-    gallery(page, app)
-
-
-def create(page: Page, app: App, clip: Path) -> str:
-    """Upload, read the report, consent, choose, start; returns the address of the job."""
-    open_page(page, app, "")
-    page.set_input_files("#tk-upload input[type=file]", clip)
-    expect(page.locator("#tk-report .tk-strip img").first).to_be_visible(timeout=3 * MINUTE)
-    expect(page.locator("#tk-report .tk-error")).to_have_count(0)
-    choose_a_part(page)
-    page.fill("#tk-name textarea, #tk-name input", "Ada Test")
-    page.click("#tk-go")
-    expect(page.get_by_text("consent", exact=False).first).to_be_visible()
-    assert page.url.rstrip("/") == app.address.rstrip("/"), "nothing starts without consent"
-    page.fill("#tk-who textarea, #tk-who input", "Ada King")
-    page.check("#tk-agreed input")
-    assert page.locator("#tk-preset label").count() == 4
-    page.click("#tk-go")
-    page.wait_for_url("**/jobs?job=*")
-    return page.url
-
-
-def choose_a_part(page: Page) -> None:
-    """The timeline describes itself; a shorter part changes what is said about time."""
-    expect(page.locator("#tk-report .tk-track")).to_have_attribute(
-        "aria-label", re.compile("Timeline of the clip, 10 s")
-    )
-    expect(page.locator("#tk-total")).to_contain_text("from 10 s of video")
-    expect(page.locator("#tk-total")).to_contain_text("GB of memory")
-    expect(page.locator("#tk-bounds")).to_be_hidden()
-    page.check("#tk-only-part input")
-    expect(page.locator("#tk-bounds")).to_be_visible()
-    page.fill("#tk-end input[type=number]", "9")
-    page.press("#tk-end input[type=number]", "Tab")
-    expect(page.locator("#tk-part-note")).to_contain_text("0:00 to 0:09, 9 s of 10 s.")
-    expect(page.locator("#tk-total")).to_contain_text("from 9 s of video")
-
-
-def watch(page: Page, app: App, address: str) -> None:
-    """See progress and pictures, reload and restart on the way, wait for the end."""
-    expect(page.locator("#tk-job-detail h2")).to_have_text("Ada Test")
-    expect(page.locator("#tk-job-detail .tk-meta")).to_contain_text("0:00 to 0:09")
-    expect(page.locator("#tk-job-detail .tk-bar")).to_be_visible(timeout=2 * MINUTE)
-    page.reload()
-    expect(page.locator("#tk-job-detail h2")).to_have_text("Ada Test")
-    expect(page.locator("#tk-previews img").first).to_be_visible(timeout=5 * MINUTE)
-    assert page.locator("#tk-previews img").first.evaluate("(i) => i.complete && i.naturalWidth") >= 64
-    page.goto("about:blank")
-    app.stop()
-    app.start()
-    page.goto(address)
-    expect(page.locator("#tk-job-detail .tk-pill")).to_have_text("Done", timeout=8 * MINUTE)
-    expect(page.locator("#tk-open-talk")).to_be_visible()
-    assert (app.home / "jobs" / address.rsplit("=", 1)[1] / "previews" / "clip.webp").is_file()
-    assert not (app.home / "jobs" / address.rsplit("=", 1)[1] / "avatar").exists(), (
-        "it moved into the gallery"
-    )
-    assert (app.home / "avatars" / "ada-test" / "avatar.json").is_file()
-
-
-def speak(page: Page, target: Path) -> None:
-    """Type a sentence, see it live, then play and download the finished clip."""
-    import av
-
-    from talker.provenance import inspect
-
-    expect(page.locator("#tk-who-speaks .tk-tile[aria-pressed=true]")).to_contain_text("Ada Test")
-    page.fill("#tk-text textarea", "My name is Ada. Papa bought a big blue boat.")
-    page.click("#tk-speak")
-    live = page.locator("#tk-live video")
-    page.wait_for_function(
-        "() => document.querySelector('#tk-live video')?.currentTime > 0.2", timeout=3 * MINUTE
-    )
-    assert live.evaluate("(v) => v.videoWidth") == 128
-    final = page.locator("#tk-final video")
-    final.wait_for(state="visible", timeout=3 * MINUTE)
-    page.wait_for_function("() => document.querySelector('#tk-final video').readyState >= 1")
-    assert 2 < final.evaluate("(v) => v.duration") < 8
-    final.evaluate("(v) => { v.muted = true; return v.play(); }")
-    page.wait_for_function("() => document.querySelector('#tk-final video').currentTime > 0.5")
-    page.wait_for_function("() => document.querySelector('#tk-final video').textTracks[0]?.cues?.length >= 2")
-    with page.expect_download() as download:
-        page.click("#tk-download")
-    download.value.save_as(target)
-    with av.open(str(target)) as film:
-        kinds = {s.type: s.codec_context.name for s in film.streams}
-        frames = [f.to_ndarray(format="rgb24") for f in film.decode(video=0)]
-    assert kinds == {"video": "h264", "audio": "aac"}
-    assert frames[0].shape == (128, 128, 3)
-    assert abs(len(frames) / 25 - final.evaluate("(v) => v.duration")) < 0.2
-    assert any((a != b).any() for a, b in pairwise(frames)), "the picture moves"
-    marks = inspect(target)
-    assert marks["ai_generated"]
-    assert marks["c2pa"]["intact"], "the download is the signed file, byte for byte"
-    with page.expect_download() as download:
-        page.click("#tk-srt")
-    assert "boat" in Path(download.value.path()).read_text()
-    page.reload()
-    expect(page.locator("#tk-clips .tk-tile")).to_have_count(1)
-
-
-def gallery(page: Page, app: App) -> None:
-    """The avatar in the gallery: figures, 3D file, deletion."""
-    open_page(page, app, "avatars")
-    expect(page.locator("#tk-avatar-facts")).to_contain_text("Ada King")
-    with page.expect_download() as download:
-        page.click("#tk-ply")
-    assert Path(download.value.path()).read_bytes().startswith(b"ply\n")
-    page.click("#tk-show-3d")
-    expect(page.locator("#tk-model canvas")).to_be_visible()
-    page.get_by_text("Delete", exact=True).click()
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.click("#tk-delete-avatar")
-    expect(page.locator(".tk-empty")).to_be_visible()
-    assert list((app.home / "avatars").iterdir()) == []
-
-
 def test_names_are_text_not_markup(page: Page, app: App) -> None:
     name = "<img src=x onerror=\"document.title='hit'\">${document.title='hit'}{{document}}"
     put_avatar(app.home / "avatars" / "guest", name=name)

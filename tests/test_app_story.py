@@ -129,7 +129,7 @@ def create(story: Story) -> str:
     """Check, consent, create; returns the address of the job."""
     from talker.dataset.sample import make_sample
 
-    page, clip = story.page, story.work / "clip.mp4"
+    page, clip = story.page, story.work / "my film (final).mp4"
     make_sample(clip, seconds=10, size=256)
     story.open("")
     story.shot("start")
@@ -137,20 +137,39 @@ def create(story: Story) -> str:
     expect(page.locator("#tk-report .tk-strip img").first).to_be_visible()
     expect(page.locator("#tk-report .tk-error")).to_have_count(0)
     story.shot("checked")
+    choose_a_part(page)
     page.fill("#tk-name textarea, #tk-name input", "Ada")
     page.click("#tk-go")
     page.wait_for_timeout(1000)
     assert page.url == story.app.address, "nothing starts without consent"
     page.fill("#tk-who textarea, #tk-who input", "Ada King")
     page.check("#tk-agreed input")
+    assert page.locator("#tk-preset label").count() == 4
     story.shot("consented")
     page.click("#tk-go")
     page.wait_for_url("**/jobs?job=*")
     return page.url
 
 
+def choose_a_part(page: Page) -> None:
+    """The timeline describes itself; a shorter part changes what is said about time."""
+    expect(page.locator("#tk-report .tk-track")).to_have_attribute(
+        "aria-label", re.compile("Timeline of the clip, 10 s")
+    )
+    expect(page.locator("#tk-total")).to_contain_text("from 10 s of video")
+    expect(page.locator("#tk-total")).to_contain_text("GB of memory")
+    expect(page.locator("#tk-bounds")).to_be_hidden()
+    page.check("#tk-only-part input")
+    expect(page.locator("#tk-bounds")).to_be_visible()
+    page.fill("#tk-end input[type=number]", "9")
+    page.press("#tk-end input[type=number]", "Tab")
+    expect(page.locator("#tk-part-note")).to_contain_text("0:00 to 0:09, 9 s of 10 s.")
+    expect(page.locator("#tk-total")).to_contain_text("from 9 s of video")
+
+
 def reload_restart_finish(story: Story, address: str) -> None:
     page, job = story.page, address.rsplit("=", 1)[1]
+    expect(page.locator("#tk-job-detail .tk-meta")).to_contain_text("0:00 to 0:09")
     expect(page.locator("#tk-job-detail .tk-bar")).to_be_visible()
     page.reload()
     expect(page.locator("#tk-job-detail h2")).to_have_text("Ada")
@@ -163,6 +182,7 @@ def reload_restart_finish(story: Story, address: str) -> None:
     expect(page.locator("#tk-open-talk")).to_be_visible(timeout=4 * MINUTE)
     assert (story.app.home / "avatars" / "ada" / "avatar.json").is_file()
     assert not (story.app.home / "jobs" / job / "avatar").exists(), "it moved into the gallery"
+    assert (story.app.home / "jobs" / job / "previews" / "clip.webp").is_file(), "the head as it turned"
     story.shot("finished")
     page.click("#tk-open-talk")
     page.wait_for_url("**/talk?avatar=ada")
@@ -185,6 +205,9 @@ def talk_by_text(story: Story) -> None:
         "() => document.querySelector('#tk-final video').textTracks[0].activeCues.length > 0"
     )
     story.shot("captions")
+    with page.expect_download() as download:
+        page.click("#tk-srt")
+    assert "short video" in Path(download.value.path()).read_text()
 
 
 def talk_by_file(story: Story, recording: Path) -> None:
@@ -245,6 +268,11 @@ def publish(story: Story) -> None:
     story.open("avatars?avatar=ada")
     expect(page.locator("#tk-avatar-facts")).to_contain_text("Ada King")
     story.shot("avatar")
+    with page.expect_download() as download:
+        page.click("#tk-ply")
+    assert Path(download.value.path()).read_bytes().startswith(b"ply\n")
+    page.click("#tk-show-3d")
+    expect(page.locator("#tk-model canvas")).to_be_visible()
     page.get_by_text("Publish to the Hugging Face Hub").click()
     page.wait_for_timeout(1500)  # what is folded away gets its values when it is opened
     page.fill("#tk-repo-to input, #tk-repo-to textarea", REPO)
