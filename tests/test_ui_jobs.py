@@ -14,8 +14,10 @@ from talker.jobs.job import Job, JobRequest, JobState
 from talker.jobs.recorder import PREVIEW_CLIP, Recorder, RecorderConfig
 from talker.jobs.store import JobStore
 from talker.provenance import new_consent
+from talker.studio.config import LOCAL
 from talker.ui import notices
 from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, previews, stage_name
+from talker.ui.pictures import thumbnail
 
 NAME = "<b>Ada</b> ${1}"
 
@@ -271,3 +273,20 @@ def test_the_moving_preview_is_sent_once(tmp_path: Path) -> None:
     assert page.page.clip not in page.look(job.id)
     store.update(job.id, lambda old: dataclasses.replace(old, state=JobState.DONE))
     assert page.look(job.id)[page.page.clip] == "", "the avatar itself is there now"
+
+
+def test_a_finished_job_shows_its_avatar(tmp_path: Path) -> None:
+    """Whatever picture of the training came last: of a short one that is a wall without a person."""
+    from tests.avatar_support import tiny_avatar_folder
+
+    page, store = Page(tmp_path / "home"), JobStore(tmp_path / "home")
+    job = new_job(store, tmp_path, JobState.RUNNING)
+    wall = np.full((64, 64, 3), 90, np.uint8)
+    Recorder(store.folder(job.id), lambda: None).record(Preview("prepare/background", 0, wall))
+    during = page.look()[page.page.pictures]
+    slug = page.studio.gallery.adopt(tiny_avatar_folder(tmp_path / "made"), "Zoe", LOCAL, f"job:{job.id}")
+    store.update(job.id, lambda old: dataclasses.replace(old, state=JobState.DONE))
+    after = page.look(job.id)
+    poster = thumbnail(page.studio.gallery.get(slug, LOCAL).poster, 512)
+    assert poster and after[page.page.pictures].index(poster) < after[page.page.pictures].index("tk-beside")
+    assert poster not in during

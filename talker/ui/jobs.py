@@ -194,6 +194,10 @@ class JobsPage:
         newest = {j.id: next(iter(self.studio.job_previews(j.id, owner)[-1:]), None) for j in jobs}
         events = self.studio.job_events(job.id, owner)
         slug = self.studio.job_avatar(job.id) or ""
+        pictures = self.studio.job_previews(job.id, owner)
+        if slug:  # a training too short for pictures would end with the empty background
+            pictures = [*pictures, self.studio.gallery.get(slug, owner).poster]
+            newest[job.id] = pictures[-1]
         tables = curves(events)
         clip = self.studio.job_clip(job.id, owner)
         return {
@@ -202,7 +206,7 @@ class JobsPage:
             "nothing": "",
             "list": job_list(jobs, job.id, newest),
             "head": detail(job, events),
-            "pictures": previews(self.studio.job_previews(job.id, owner), job),
+            "pictures": previews(pictures, job),
             "log": log_text(events),
             "talk": bool(slug),
             "stop": str(job.state) == "running",
