@@ -71,8 +71,9 @@ def av_offset(
     heard = _Heard.of(features, motion)
     shifts = np.arange(-config.most, config.most + config.step / 2, config.step)
     knots = np.arange(train[0], train[-1] + config.knot_s * FPS, config.knot_s * FPS)
-    X = heard.at(train)
-    penalty = choose_penalties(X - X.mean(0), lips[:, None], motion.penalties, motion.folds)[0][0]
+    few = _few(len(train))
+    X = heard.at(train[few])
+    penalty = choose_penalties(X - X.mean(0), lips[few, None], motion.penalties, motion.folds)[0][0]
     for _ in range(config.rounds):
         predicted = _predicted(heard, lips, train, offset[train], shifts, penalty, motion.folds)
         evidence = _disagreement(predicted, lips, train, knots, config) + config.caution * shifts**2
@@ -84,6 +85,12 @@ def av_offset(
 
 _STILL = 1e-6
 _CHUNK = 1000
+_FITTED = 2500
+"""Frames a regression is fitted to at most, spread over the clip: neighbours are alike, and it costs their square."""
+
+
+def _few(n: int) -> slice:
+    return slice(None, None, -(-n // _FITTED))
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ def _predicted(
     X -= X.mean(0)
     predicted = np.empty((len(shifts), len(train)))
     for block, rest in blocks(len(train), folds):
+        few = rest[_few(len(rest))]
         # Of every row of sound once: between rows the prediction is as linear as what is heard.
-        of_rows = heard.rows @ ridge(X[rest], lips[rest], penalty).astype(np.float32)
+        of_rows = heard.rows @ ridge(X[few], lips[few], penalty).astype(np.float32)
         moments = (train[block] + shifts[:, None]) * FEATURE_RATE / FPS
         predicted[:, block] = np.interp(moments, np.arange(len(of_rows)), of_rows)
     predicted -= predicted.mean(1, keepdims=True)
