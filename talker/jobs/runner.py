@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from talker.errors import JobError
+from talker.jobs import webhook
 from talker.jobs.child import EXIT_BUSY, EXIT_FENCED
 from talker.jobs.job import ACTIVE, JobState, Reason, Status, grew
 from talker.jobs.leases import Leases, worker_name
@@ -272,7 +273,7 @@ class JobRunner:
         return replace(old, state=state, message=message, open_attempt=False, finished=time.time())
 
     def _close(self, job_id: str, state: JobState) -> str:
-        """What has to leave the disk once a job has ended."""
+        """What has to leave the disk once a job has ended, and who has to hear of it."""
         if self.store.wished(job_id, "delete"):
             self.store.remove(job_id)
         elif state == JobState.CANCELLED:
@@ -280,6 +281,7 @@ class JobRunner:
                 self.store.drop_work(job_id)
         elif state == JobState.DONE and not self.store.asked(job_id, "keep_inputs"):
             self.store.drop_inputs(job_id)
+        webhook.tell(job_id, state)
         return str(state)
 
 
