@@ -81,7 +81,8 @@ def test_what_is_loaded_draws_the_same_bits(
     dataset: TalkingHeadDataset, tmp_path: Path, variant: str
 ) -> None:
     avatar, _ = tiny_avatar(dataset, **VARIANTS[variant])
-    stir(avatar)
+    # Not in training any more, as what is loaded: attention has another kernel, with other last bits, for each.
+    stir(avatar).requires_grad_(False).eval()
     save_avatar(avatar, tmp_path / "avatar", card(avatar))
     again = load_avatar(tmp_path / "avatar")
     assert np.array_equal(frames(avatar), frames(again))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UI = Path(__file__).parents[1] / "talker" / "ui"
-FOR_PROGRAMS = {"api.py", "agents.py", "stubs.py", "theme.py", "visitors.py", "app.py"}
+FOR_PROGRAMS = {"api.py", "agents.py", "stubs.py", "theme.py", "visitors.py", "uploads.py", "app.py"}
 """Nothing in these is seen on a page, but the title, which is a name."""
 
 MARKUP = re.compile(r"<[^>]*>|<[^>]*$|^[^<>]*>|&[a-z#0-9]+;")
