@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -83,6 +84,23 @@ def test_an_address_that_is_none_disturbs_nothing(
     with caplog.at_level(logging.WARNING):
         webhook.tell("a" * 24, JobState.DONE)
     assert "told" in caplog.text
+
+
+def test_an_answer_that_is_no_http_disturbs_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def babble(server: socket.socket) -> None:
+        caller, _ = server.accept()
+        caller.recv(4096)
+        caller.sendall(b"nonsense\r\n\r\n")
+        caller.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=babble, args=(server,), daemon=True).start()
+        monkeypatch.setenv(webhook.VARIABLE, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        with caplog.at_level(logging.WARNING):
+            webhook.tell("a" * 24, JobState.DONE)
+    assert "could not be told: BadStatusLine" in caplog.text
 
 
 def test_nobody_is_told_without_an_address(monkeypatch: pytest.MonkeyPatch, listener: Listener) -> None:

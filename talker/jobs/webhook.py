@@ -1,7 +1,7 @@
 """A program of the operator's hears of the end of every job: one POST to the address in ``TALKER_WEBHOOK``.
 
-It learns which job and how it ended, and nothing about the person: no name, no owner, no picture. A job is never kept
-waiting for it: it is told once, may take ten seconds, and what it answers is only logged.
+It learns which job and how it ended, and nothing about the person: no name, no owner, no picture. The job is over
+by then; the worker's next one waits ten seconds at most. It is told once, and what it answers is only logged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 
 from talker.jobs.job import JobState
 
@@ -35,6 +36,6 @@ def tell(job_id: str, state: JobState) -> None:
         )
         with urllib.request.urlopen(request, timeout=PATIENCE_S):
             pass
-    except (OSError, ValueError) as error:  # URLError, HTTPError and time-outs are OSErrors
+    except (OSError, ValueError, HTTPException) as error:  # URLError, HTTPError and time-outs are OSErrors
         # The address may carry a secret: it stays out of the log.
         log.warning("the end of job %s could not be told: %s", job_id, type(error).__name__)
