@@ -119,7 +119,7 @@ def test_errors_are_said_sentence_by_sentence() -> None:
     error = VideoError("x.y", "The film has 3 legs.", expected="A video.", todo="Choose another file.")
     assert words.say_error(error) == str(error)
     with spoken("es"):
-        assert words.say_error(error) == "The film has 3 legs. A video. Elige otro archivo."
+        assert words.say_error(error) == "The film has 3 legs. Un vídeo. Elige otro archivo."
 
 
 def test_spanish_dates() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from talker.ui.words import say
+from talker.ui.words import say, say_all
 
 LOGO = (
     '<svg class="tk-logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="10"/>'
@@ -120,7 +120,7 @@ def message(level: str, text: str, heading: str = "") -> str:
     """A banner; ``level`` is ``info``, ``warning``, ``error`` or ``check``."""
     head = f"<strong>{esc(say(heading))}</strong>" if heading else ""
     role = "alert" if level == "error" else "status"
-    words = f"<div>{head}<p>{esc(say(text))}</p></div>"
+    words = f"<div>{head}<p>{esc(say_all(text))}</p></div>"
     return f'<div class="tk-banner tk-{level}" role="{role}">{icon(level)}{words}</div>'
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from talker.ui.html import plain
-from talker.ui.words import in_script, say
+from talker.ui.words import in_script, say, say_all
 
 if TYPE_CHECKING:
     from talker.jobs.job import Job
@@ -94,7 +94,7 @@ def _notice(job: Job, slug: str | None) -> dict[str, str]:
         level, title, text = (
             "failed",
             say("{name} failed", name=name),
-            say(job.error or "The training ended early."),
+            say_all(job.error or "The training ended early."),
         )
     else:
         level, title, text = "done", say("{name} is ready", name=name), say("Make it talk.")

@@ -47,9 +47,9 @@ def timeline(report: Report) -> str:
     if report.part and report.part != (0.0, report.seconds):
         place = _place(*report.part, report.seconds)
         part = f'<i class="tk-part" style="{place}" title="{say("Longest good part")}: {_range(*report.part)}"></i>'
-    said = "; ".join(f"{say(WORDS[f.severity])}: {f.message} {_when(f)}" for f in reversed(marked)) or say(
-        "Nothing is wrong."
-    )
+    said = "; ".join(
+        f"{say(WORDS[f.severity])}: {say(f.message)} {_when(f)}" for f in reversed(marked)
+    ) or say("Nothing is wrong.")
     ticks = "".join(f"<span>{moment(report.seconds * k / TICKS)}</span>" for k in range(TICKS + 1))
     severities = sorted({f.severity for f in marked}, key=ORDER.__getitem__)
     keys = [
@@ -114,7 +114,7 @@ def _verdict(report: Report) -> str:
 
 def _finding(finding: Finding, shots: list[Shot]) -> str:
     todo = f"<small>{html.esc(say(finding.todo))}</small>" if finding.todo else ""
-    pictures = _pictures(shots, finding.message, 240)
+    pictures = _pictures(shots, say(finding.message), 240)
     evidence = f'<div class="tk-evidence">{pictures}</div>' if pictures else ""
     return (
         f'<li class="tk-{html.esc(finding.severity)}">{html.icon(finding.severity)}'

@@ -16,7 +16,7 @@ from talker.ui.answer import Answer, Updates
 from talker.ui.context import MAX_WAITING, QUIET, RENDERING, Context, markup, spoken_errors
 from talker.ui.question import COLOUR, SENTENCE, Asked, Question
 from talker.ui.tiles import avatar_tiles
-from talker.ui.words import language, say, say_error
+from talker.ui.words import language, say, say_all, say_error
 
 REMEMBER = "(slug) => { if (slug) history.replaceState(null, '', './talk?avatar=' + slug); }"
 FACE = 200
@@ -255,7 +255,7 @@ class TalkPage:
 
         for step in batch.run(parts, speak):
             if isinstance(step, batch.BatchDone):
-                failures = [(part.title, say(why)) for part, why in step.failures]
+                failures = [(part.title, say_all(why)) for part, why in step.failures]
                 shown = self.answer.finished(step.clips[-1]) if step.clips else {}
                 yield {**shown, self.answer.status: stage.summary(step.clips, failures), **self._ready()}
             elif isinstance(step.made, TalkDone):

@@ -1,5 +1,7 @@
 """The words of the pages. The code says them in English; ``es.toml`` beside this file has the Spanish.
 
+Errors and findings come from below the pages, with their figures in them: ``es_sentences.toml`` has those.
+
 Two ways lead to a reader, and both follow the language of the browser:
 
 * :func:`fixed` and :func:`in_each_language` for what is laid out once, when the app starts. The page carries both
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +26,11 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from talker.errors import TalkerError
+from talker.ui.words.sentences import PLACE, Sentences
 
 LANGUAGES = ("en", "es")
 ENGLISH, SPANISH_FILE = LANGUAGES[0], Path(__file__).with_name("es.toml")
+SENTENCES_FILE = SPANISH_FILE.with_name("es_sentences.toml")
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -35,6 +40,9 @@ def _read(path: Path) -> dict[str, str]:
 
 
 SPANISH: Mapping[str, str] = _read(SPANISH_FILE)
+SPANISH_SENTENCES: Mapping[str, str] = _read(SENTENCES_FILE)
+_PATTERNS = Sentences({text: meant for text, meant in SPANISH_SENTENCES.items() if PLACE.search(text)})
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) ")
 TRANSLATIONS = gr.I18n(**{language: {} for language in LANGUAGES})
 """Passed to ``launch``; holds what :func:`fixed` and :func:`in_each_language` were asked for."""
 
@@ -68,14 +76,36 @@ def spoken(chosen: str) -> Iterator[None]:
 
 
 def say(text: str, **values: object) -> str:
-    """A text in the language of the moment; ``values`` fill its places, such as ``{count}``."""
-    words = SPANISH.get(text, text) if language() == "es" else text
+    """A text in the language of the moment; ``values`` fill its places, such as ``{count}``.
+
+    Without values it may also be a sentence of an error or a finding that has its figures in it already.
+    """
+    words = (_in_spanish(text, finished=not values) or text) if language() == "es" else text
     return words.format(**values) if values else words
 
 
+def say_all(text: str) -> str:
+    """Several sentences, one after the other: what is not known in the language of the moment stays as it is."""
+    if language() == ENGLISH or _in_spanish(text):
+        return say(text)
+    left, said = _BETWEEN_SENTENCES.split(text), []
+    while left:
+        # A translation may be of two sentences together, and a name may have a full stop in it.
+        known = (n for n in range(1, len(left) + 1) if _in_spanish(" ".join(left[:n])))
+        n = next(known, 1)
+        said.append(say(" ".join(left[:n])))
+        left = left[n:]
+    return " ".join(said)
+
+
 def say_error(error: TalkerError) -> str:
-    """What was found, expected, and can be done; sentences with figures in them stay English."""
-    return " ".join(say(part) for part in (error.found, error.expected, error.todo) if part)
+    """What was found, expected, and can be done."""
+    return " ".join(say_all(part) for part in (error.found, error.expected, error.todo) if part)
+
+
+def _in_spanish(text: str, *, finished: bool = True) -> str | None:
+    known = SPANISH.get(text) or SPANISH_SENTENCES.get(text)
+    return known or (_PATTERNS.translate(text, say) if finished else None)
 
 
 def fixed(text: str) -> str:
