@@ -126,3 +126,12 @@ def test_a_question_of_the_browser_is_asked_in_its_language(browser: Browser, ap
     assert asked == ["¿Borrar este avatar para siempre?"]
     expect(page.locator(".tk-tile")).to_have_count(1)
     page.context.close()
+
+
+def test_an_error_with_figures_is_said_in_spanish(browser: Browser, app: App, tmp_path: Path) -> None:
+    page = open_page(browser, app, "", "es-ES")
+    (tmp_path / "notas.mp4").write_text("no es un vídeo\n" * 20)
+    page.set_input_files("#tk-upload input[type=file]", tmp_path / "notas.mp4")
+    said = page.locator("#tk-report .tk-error")
+    expect(said).to_contain_text("no es un vídeo que se pueda leer: parece texto sin formato.", timeout=MINUTE)
+    page.context.close()
