@@ -133,5 +133,7 @@ def test_an_error_with_figures_is_said_in_spanish(browser: Browser, app: App, tm
     (tmp_path / "notas.mp4").write_text("no es un vídeo\n" * 20)
     page.set_input_files("#tk-upload input[type=file]", tmp_path / "notas.mp4")
     said = page.locator("#tk-report .tk-error")
-    expect(said).to_contain_text("no es un vídeo que se pueda leer: parece texto sin formato.", timeout=MINUTE)
+    expect(said).to_contain_text(
+        "no es un vídeo que se pueda leer: parece texto sin formato.", timeout=MINUTE
+    )
     page.context.close()

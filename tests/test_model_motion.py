@@ -115,6 +115,24 @@ def test_code_leaves_out_what_slides_with_the_head() -> None:
     assert abs(np.corrcoef(blind, openings)[0, 1]) < 0.5, "without the pose, sliding is what varies most"
 
 
+def test_codes_of_two_speakers_can_mean_the_same() -> None:
+    """The same motion on a face of another size has the same numbers, if one code is like the other."""
+    openings = 0.3 * np.abs(np.sin(np.arange(90) / 5))
+    still = np.repeat(STILL, 90, 0)
+    first, larger = faces(openings), 1.3 * faces(openings[::-1])
+    larger[:, LIPS_AND_JAW, 0] += 4  # other lips
+    one = LipCode.fit(first, still, openings, 4)
+    other = LipCode.fit(larger, still, openings[::-1], 4, like=one)
+    assert other.eye_distance == pytest.approx(1.3 * one.eye_distance, rel=1e-3)
+    codes = one.encode(first, still), other.encode(larger, still)[::-1]
+    assert np.abs(codes[0] - codes[1])[:, 0].max() < 0.02
+    half = faces(0.5 * openings)
+    alone, like = (
+        LipCode.fit(half, still, openings, 4, like=code).encode(half, still) for code in (None, one)
+    )
+    assert np.ptp(alone[:, 0]) > 1.8 * np.ptp(like[:, 0]), "by itself half the motion counts as much"
+
+
 def test_a_speaker_who_nods_while_opening_the_mouth_keeps_the_opening() -> None:
     openings = 0.3 * np.abs(np.sin(np.arange(300) / 5))
     pose = np.random.default_rng(2).standard_normal((300, 6)).astype(np.float32)

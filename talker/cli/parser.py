@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from talker.cli import commands, service
-from talker.train.ablation.catalogue import ALL, EXPERIMENTS, SPEAKERS
+from talker.train.ablation.catalogue import ALL, EXPERIMENTS, IDENTITIES, SPEAKERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -155,7 +155,8 @@ def _using(sub: argparse._SubParsersAction) -> None:
         nargs="+",
         default=(),
         metavar="CLIP",
-        help=f"{SPEAKERS}: recordings, clips or prepared clips of other people (default: parts of the same clip)",
+        help=f"{SPEAKERS}: recordings, clips or prepared clips of other people (default: parts of the same clip); "
+        f"{IDENTITIES}: a prepared clip of a second speaker at the same size",
     )
     p.add_argument("--out", type=Path, required=True, help="folder for runs, and for table and plot of each")
 

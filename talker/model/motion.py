@@ -71,7 +71,15 @@ class LipCode:
     std: np.ndarray  # [K]
 
     @classmethod
-    def fit(cls, landmarks: np.ndarray, pose: np.ndarray, opening: np.ndarray, dim: int) -> LipCode:
+    def fit(
+        cls,
+        landmarks: np.ndarray,
+        pose: np.ndarray,
+        opening: np.ndarray,
+        dim: int,
+        *,
+        like: LipCode | None = None,
+    ) -> LipCode:
         """Components of the training frames.
 
         Args:
@@ -79,6 +87,8 @@ class LipCode:
             pose: [T, 6] standardised head poses.
             opening: [T] of the mouth; what goes with it is never taken for sliding, however a speaker nods.
             dim: Length K of the code.
+            like: Another speaker's code, whose components and deviations are taken, at the size of this face: then
+                a number means the same motion of the lips for both.
         """
         reference = landmarks[:, RIGID].astype(np.float64).mean(0)
         points = _lip_points(landmarks, reference)
@@ -88,14 +98,28 @@ class LipCode:
         slide = np.linalg.solve(evidence, causes.T @ (points - mean))[:-1]
         own = points - mean - pose @ slide
         mean += own.mean(0)
-        _, singular, Vt = np.linalg.svd(own - own.mean(0), full_matrices=False)
-        std = np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
-        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, Vt[:dim], std)))
+        if like is None:
+            _, singular, Vt = np.linalg.svd(own - own.mean(0), full_matrices=False)
+            basis, std = Vt[:dim], np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
+        else:
+            basis, std = like.basis, like.std * (_eye_distance(reference) / like.eye_distance)
+        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, basis, std)))
+
+    @property
+    def eye_distance(self) -> float:
+        """Between the outer eye corners, in the pixels the code was fitted in."""
+        return _eye_distance(self.reference)
 
     def encode(self, landmarks: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size, under poses [T, 6]."""
         own = _lip_points(landmarks, self.reference) - self.mean - pose @ self.slide
         return (own @ self.basis.T / self.std).astype(np.float32)
+
+
+def _eye_distance(rigid: np.ndarray) -> float:
+    """Between the outer eye corners of rigid points [len(RIGID), 3]."""
+    right, left = rigid[[RIGID.index(corner) for corner in (33, 263)]]
+    return float(np.linalg.norm(left - right))
 
 
 def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:

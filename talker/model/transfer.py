@@ -17,22 +17,14 @@ from torch import Tensor
 
 from talker.model.avatar import Avatar, Branch
 from talker.model.deformation import LIPS_DIM, DeformationField, FieldConfig
-from talker.model.motion import RIGID, LipCode, MotionModel, MotionPrior
+from talker.model.motion import LipCode, MotionModel, MotionPrior
 from talker.types import EXPRESSION_DIM
-
-_EYES = [RIGID.index(corner) for corner in (33, 263)]
 
 
 def change_of_code(old: LipCode, new: LipCode) -> np.ndarray:
     """Matrix [K_new, K_old] that turns codes of ``old`` into codes of ``new``; mean lips stay mean lips."""
-    points = old.std[:, None] * old.basis / eye_distance(old)
-    return (points @ new.basis.T / new.std * eye_distance(new)).T
-
-
-def eye_distance(code: LipCode) -> float:
-    """Between the outer eye corners, in the pixels the code was fitted in."""
-    right, left = code.reference[_EYES]
-    return float(np.linalg.norm(left - right))
+    points = old.std[:, None] * old.basis / old.eye_distance
+    return (points @ new.basis.T / new.std * new.eye_distance).T
 
 
 def sound_prior(motion: MotionModel, old: LipCode, new: LipCode) -> MotionPrior:

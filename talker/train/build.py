@@ -58,7 +58,12 @@ class Conditioning:
 
 
 def build(
-    dataset: TalkingHeadDataset, model: ModelConfig, seed: int, *, warm: WarmStart | None = None
+    dataset: TalkingHeadDataset,
+    model: ModelConfig,
+    seed: int,
+    *,
+    warm: WarmStart | None = None,
+    like: LipCode | None = None,
 ) -> tuple[Avatar, Conditioning]:
     """The avatar at step 0 and the conditioning of its clip. Deterministic for a seed.
 
@@ -67,6 +72,7 @@ def build(
         model: The switches; sizes only the data knows are filled in.
         seed: Of everything random.
         warm: The avatar whose map from sound to lips the new one's starts from. Its fields are given separately.
+        like: Another speaker's lip code, whose numbers the new one's are to mean the same as.
 
     Raises:
         TrackingError: Fewer usable training frames than a face can be learnt from.
@@ -88,7 +94,7 @@ def build(
     pose_statistics = PoseStatistics()
     pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
     pose = pose_statistics(T_cam_head).numpy()
-    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, pose, warm)
+    lip_code, codes, motion = _fit_motion(dataset, model, audio, train, pose, warm, like)
     model = _fit_dimensions(model, encoder, len(codes[0]))
     signal = codes if model.face.signal == "motion" else audio
     avatar = Avatar(
@@ -119,11 +125,12 @@ def _fit_motion(
     train: np.ndarray,
     pose: np.ndarray,
     warm: WarmStart | None,
+    like: LipCode | None,
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     landmarks = np.asarray(dataset.landmarks, np.float32)
     opening = np.asarray(dataset.mouth_open)[train]
-    lip_code = LipCode.fit(landmarks[train], pose[train], opening, model.motion.dim)
+    lip_code = LipCode.fit(landmarks[train], pose[train], opening, model.motion.dim, like=like)
     codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
     tracked = np.flatnonzero(dataset.valid)
     codes[tracked] = lip_code.encode(landmarks[tracked], pose[tracked])

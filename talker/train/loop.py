@@ -84,7 +84,7 @@ def train(
                     return  # the checkpoint before this stage is the newest; it is aligned again from there
             state.begin_stage(stage)
         yield StageStarted(stage.name, stage.steps)
-        run = _StageRun(state, conditioning, dataset, stages, sampler, config)
+        run = StageRun(state, conditioning, dataset, stages, sampler, config)
         yield from run.steps(should_stop)
         if run.stopped:
             return
@@ -98,7 +98,7 @@ def train(
         yield CheckpointSaved(stage.name, stage.steps, path)
 
 
-class _StageRun:
+class StageRun:
     """One stage of one run, from its current step to its end or to a stop."""
 
     def __init__(
@@ -122,8 +122,7 @@ class _StageRun:
         position, config = self.state.position, self.config
         saved = told = shown = clock = time.monotonic()
         while position.step < self.stage.steps and not self._out_of_time():
-            frame, loss = self._step()
-            position.step += 1
+            frame, loss = self.step()
             now = time.monotonic()
             position.elapsed_s += now - clock
             position.stage_elapsed_s += now - clock
@@ -142,7 +141,13 @@ class _StageRun:
             if self.stopped:
                 return
 
-    def _step(self) -> tuple[Frame, float]:
+    def step(self) -> tuple[Frame, float]:
+        """One step of the optimizers; what was drawn, and its loss."""
+        frame, loss = self._optimised()
+        self.state.position.step += 1
+        return frame, loss
+
+    def _optimised(self) -> tuple[Frame, float]:
         stage, state = self.stage, self.state
         state.set_rates(stage, self._stage_progress())
         index = self.sampler(state.position.stage, state.position.step)

@@ -14,7 +14,7 @@ from talker.errors import ConfigError
 from talker.events import Note
 from talker.model.avatar import FACE, Avatar, ModelConfig
 from talker.model.motion import LipCode, MotionPrior
-from talker.model.transfer import ControlChange, adopt, can_adopt, eye_distance, sound_prior
+from talker.model.transfer import ControlChange, adopt, can_adopt, sound_prior
 from talker.safe_files import sha256_file
 
 
@@ -98,7 +98,7 @@ def _check_units(avatar: Avatar) -> None:
     """What its numbers are counted in, which driving it never divides by, is something."""
     units = [avatar.pose_statistics.std.min().item()]
     if avatar.lip_code is not None:
-        units += [float(avatar.lip_code.std.min()), eye_distance(avatar.lip_code)]
+        units += [float(avatar.lip_code.std.min()), avatar.lip_code.eye_distance]
     if min(units) <= 0:
         raise damaged("its motion has no size")
 

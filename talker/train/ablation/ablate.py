@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError
 from talker.events import Event, Finished, Note
 from talker.safe_files import write_atomic, write_json
-from talker.train.ablation.catalogue import EXPERIMENTS, SPEAKERS
+from talker.train.ablation.catalogue import ALL, EXPERIMENTS, IDENTITIES, SPEAKERS
+from talker.train.ablation.identities import Pair, partner, work_together
 from talker.train.ablation.plots import write_plot
-from talker.train.ablation.run import Run, work
+from talker.train.ablation.run import Run, clip_of, work
 from talker.train.ablation.speakers import listen
 from talker.train.ablation.table import markdown, row
 from talker.train.ablation.variants import chosen, variants
@@ -43,26 +44,35 @@ def ablate(
         out: Folder of avatars and runs; tables and plots go to its subfolder of the experiment's name.
         seeds: Runs of each variant.
         steps_scale: Factor on the steps of ``preview``.
-        others: Recordings, clips or prepared clips of other people, for ``speakers``.
+        others: Recordings, clips or prepared clips of other people, for ``speakers``; one prepared clip of somebody
+            else at the same size, for ``identities``, which ``all`` leaves out without it.
         own_process: Give each run a process, as its figure of memory needs; otherwise that figure is of this one.
 
     Raises:
-        ConfigError: There is no such experiment, or the seeds are out of range.
+        ConfigError: There is no such experiment, the seeds are out of range, or there is no second speaker.
         DatasetError: The dataset cannot be used.
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError("ablate.seeds", f"An experiment with {seeds} seeds.", expected=f"1 to {MAX_SEEDS}.")
     names = chosen(experiment)
     dataset = TalkingHeadDataset(data)
-    clip = (dataset.header.get("name", ""), dataset.n_frames, dataset.size)
     tables = {}
     for name in names:
+        if name == IDENTITIES and experiment == ALL and not others:
+            yield Note(f"{name}: left out, there is no second speaker (--other).")
+            continue
         rows = {
-            variant.name: [Run(variant.preset, seed, steps_scale, data, clip, out) for seed in range(seeds)]
+            variant.name: [
+                Run(variant.preset, seed, steps_scale, data, clip_of(dataset), out) for seed in range(seeds)
+            ]
             for variant in variants(name, dataset)
         }
-        yield from _trained(name, rows, own_process)
-        found = {variant: [run.read() for run in runs] for variant, runs in rows.items()}
+        if name == IDENTITIES:
+            (alone,) = rows.values()
+            found = yield from _shared(alone, partner(dataset, others), own_process)
+        else:
+            yield from _trained(name, rows, own_process)
+            found = {variant: [run.read() for run in runs] for variant, runs in rows.items()}
         if name == SPEAKERS:
             yield Note("Driving by every source.")
             found = _heard(rows, dataset, others)
@@ -82,6 +92,28 @@ def _trained(name: str, rows: dict[str, list[Run]], own_process: bool) -> Iterat
         yield Note(f"{about}.")
         doing = work_apart(run) if own_process else work(run)
         yield from (event for event in doing if not isinstance(event, Finished))
+
+
+def _shared(
+    alone: list[Run], second: Path, own_process: bool
+) -> Generator[Event, None, dict[str, list[dict]]]:
+    """Results of both speakers, each alone and both with one field."""
+    pairs = [Pair.of(run, second) for run in alone]
+    rows = {pairs[0].names[k]: [pair.runs[k] for pair in pairs] for k in (0, 1)}
+    yield from _trained(IDENTITIES, rows, own_process)
+    for number, pair in enumerate(pairs, 1):
+        about = f"{IDENTITIES}: together, seed {pair.runs[0].seed} ({number} of {len(pairs)})"
+        if pair.done:
+            yield Note(f"{about}: done before.")
+            continue
+        yield Note(f"{about}.")
+        doing = work_apart(pair, work_together) if own_process else work_together(pair)
+        yield from (event for event in doing if not isinstance(event, Finished))
+    found = {}
+    for k, name in enumerate(pairs[0].names):
+        found[f"{name}, alone"] = [pair.runs[k].read() for pair in pairs]
+        found[f"{name}, one field for both"] = [pair.read()[k] for pair in pairs]
+    return found
 
 
 def _heard(

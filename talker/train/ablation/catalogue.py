@@ -88,10 +88,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "speakers": Experiment(
         "Do the lips follow people the avatar has never heard?", Plot("dots", ("probe_r", "probe_r_swapped"))
     ),
+    "identities": Experiment(
+        "Can two speakers share one field, each with Gaussians of their own?",
+        Plot("dots", ("psnr_mouth", "mouth_r")),
+    ),
     "cost": Experiment(
         "What does each preset cost at equal steps?", Plot("scatter", ("train_s", "peak_memory_mb"))
     ),
 }
 """In the order ``ALL`` runs them."""
 
-ALL, SPEAKERS = "all", "speakers"
+ALL, SPEAKERS, IDENTITIES = "all", "speakers", "identities"

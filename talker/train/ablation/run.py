@@ -81,6 +81,11 @@ class Run:
         return read_json(self.result, max_bytes=MAX_RESULT_BYTES)
 
 
+def clip_of(dataset: TalkingHeadDataset) -> tuple[str, int, int]:
+    """What tells a prepared clip from others: its name, frames and size."""
+    return dataset.header.get("name", ""), dataset.n_frames, dataset.size
+
+
 def work(run: Run) -> Iterator[Event]:
     """Train and measure ``run`` in this process; an interrupted run goes on. Ends with ``Finished``."""
     dataset = TalkingHeadDataset(run.data)

@@ -240,5 +240,6 @@ _VARIANTS: dict[str, Callable[[TalkingHeadDataset], dict[str, Preset]]] = {
     "ppe": _ppe,
     "mouth": _mouth,
     "speakers": _speakers,
+    "identities": _speakers,
     "cost": _cost,
 }

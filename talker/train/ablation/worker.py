@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from talker.errors import TrainingError
 from talker.events import Event, Preview
-from talker.train.ablation.run import Run, work
+from talker.train.ablation.run import work
+
+R = TypeVar("R")
 
 
-def work_apart(run: Run) -> Iterator[Event]:
+def work_apart(run: R, work: Callable[[R], Iterator[Event]] = work) -> Iterator[Event]:
     """``work`` in a new process, which ends with this one; its events but for pictures, its errors.
 
     Raises:
@@ -20,7 +23,7 @@ def work_apart(run: Run) -> Iterator[Event]:
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads, locks and memory
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(run, there), daemon=True)
+    process = context.Process(target=_main, args=(run, work, there), daemon=True)
     process.start()
     there.close()  # or the end of the process would not end the pipe
     try:
@@ -48,7 +51,7 @@ def _received(pipe: Connection) -> Iterator[Event]:
         yield message
 
 
-def _main(run: Run, pipe: Connection) -> None:
+def _main(run: R, work: Callable[[R], Iterator[Event]], pipe: Connection) -> None:
     try:
         for event in work(run):
             if not isinstance(event, Preview):
