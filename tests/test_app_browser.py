@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, expect
 
 from tests.avatar_support import tiny_avatar_folder as put_avatar
@@ -148,3 +152,52 @@ def test_names_are_text_not_markup(page: Page, app: App) -> None:
         tile = page.locator(".tk-tile[data-id=guest] .tk-name")
         expect(tile).to_have_text(name)
         assert "hit" not in page.title()
+
+
+def colours(page: Page, selector: str) -> set[tuple[int, int, int]]:
+    """Every colour of what is seen of an element."""
+    picture = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
+    found = picture.getcolors(picture.width * picture.height)
+    assert found is not None
+    return {colour for _, colour in found}  # type: ignore[misc]
+
+
+def rgb(name: str) -> tuple[int, int, int]:
+    return ImageColor.getrgb(name)[:3]
+
+
+def test_a_stage_that_begins_while_one_looks_gets_its_curve(page: Page, app: App, tmp_path: Path) -> None:
+    from talker.events import Progress
+    from talker.jobs.job import JobRequest, JobState
+    from talker.jobs.recorder import Recorder, RecorderConfig
+    from talker.jobs.store import JobStore
+    from talker.provenance import new_consent
+    from talker.ui.jobs import COLOURS
+
+    store = JobStore(app.home)
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    job = store.create(tmp_path / "film.mp4", JobRequest("Ada", "local", new_consent("Ada")))
+    for state in (
+        JobState.RUNNING,
+        JobState.STOPPED,
+    ):  # a worker leaves it alone; the page looks all the same
+        store.update(job, lambda old, s=state: dataclasses.replace(old, state=s))
+    recorder = Recorder(store.folder(job), lambda: None, RecorderConfig(live_s=0.0, log_s=0.0))
+
+    def trained(stage: str, steps: int) -> None:
+        for step in range(0, steps + 1, steps // 20):
+            values = {"loss": 0.1 + 0.05 * (step % 200 > 0), "psnr": 20 + step / 100}
+            recorder.record(Progress(stage, step, steps, 60.0, values))
+
+    trained("static", 600)
+    open_page(page, app, f"jobs?job={job}")
+    for stage in ("static", "deform", "refine"):
+        if stage != "static":
+            trained(stage, 1000)
+        deadline = time.monotonic() + 60
+        while rgb(COLOURS[stage]) not in colours(page, "#tk-plots"):
+            assert time.monotonic() < deadline, f"no line of the stage {stage}"
+            page.wait_for_timeout(500)
+    seen = colours(page, "#tk-plots")
+    assert all(rgb(colour) in seen for colour in COLOURS.values()), "the earlier ones stay"
+    store.remove(job)

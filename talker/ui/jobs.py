@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -13,6 +14,8 @@ from talker.ui.job_html import clip_html, curves, detail, job_list, log_text, pr
 from talker.ui.words import LANGUAGES, fixed, say, spoken
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from talker.jobs.job import Job
 
 POLL_S = 2.0
@@ -25,7 +28,8 @@ QUESTIONS = {
 }
 NAMES = {"stop": "Save and stop", "resume": "Resume", "cancel": "Cancel", "delete": "Delete"}
 NO_JOB = "Upload a short clip; its progress shows here, with pictures of the avatar as it learns."
-COLOURS = {"motion": "#e08a3c", "static": "#2f9e8f", "deform": "#6f62ef"}
+COLOURS = {"static": "#2f9e8f", "deform": "#6f62ef", "refine": "#e08a3c"}
+OTHER_COLOUR = "#8a8a8a"
 
 
 def stage_colours() -> dict[str, str]:
@@ -239,6 +243,7 @@ class JobsPage:
 
         drawn = tables is not None and any(now["points"])
         fresh = drawn and now["points"] != old.get("points")
+        curves_now = _curves(now, seen, tables if fresh else None)
         return [
             now["job"],
             now["slug"],
@@ -250,8 +255,26 @@ class JobsPage:
             *(text(key) for key in ("list", "head", "pictures", "log")),
             *(again() if key == "resume" else shown(key) for key in ("talk", *ACTIONS)),
             gr.update(visible=drawn) if fresh or old == {} else gr.skip(),
-            tables[0] if fresh and tables else gr.skip(),
-            tables[1] if fresh and tables else gr.skip(),
+            *curves_now,
             gr.skip() if now.get("moving") == old.get("moving") and old else clip_html(now.get("moving")),
             now.get("news") or gr.skip(),
         ]
+
+
+def _curves(now: dict[str, Any], seen: dict[str, Any], tables: Sequence[pd.DataFrame] | None) -> list[Any]:
+    """Updates of the two plots: new points, or another layout, in ``now`` beside what the browser then has.
+
+    Gradio draws points of a stage that was not there when it laid the plot out in no colour at all, and lays it out
+    anew only when something else than the points changes; if both change at once, the new layout may get the old
+    points. So the colours follow one look after the first points of a stage, and other points wait for that look.
+    """
+    drawn, laid_out = seen.get("lines", []), seen.get("laid_out", [])
+    if drawn != laid_out:
+        now |= {"lines": drawn, "laid_out": drawn, "points": None}
+        known = stage_colours()
+        return [gr.update(color_map={name: known.get(name, OTHER_COLOUR) for name in drawn})] * 2
+    now |= {"lines": drawn, "laid_out": laid_out}
+    if tables is None:
+        return [gr.skip()] * 2
+    now["lines"] = list(dict.fromkeys(tables[0]["stage"]))
+    return list(tables)
