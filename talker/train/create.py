@@ -39,7 +39,7 @@ from talker.train.schedule import LearningRates
 from talker.train.state import TrainState
 from talker.train.turntable import turntable
 from talker.train.warm_start import WarmStart
-from talker.types import Consent
+from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, SAMPLE_RATE, Consent, Speech
 from talker.video.decode import check_part
 
 SIZES = (128, 256, 512)
@@ -232,27 +232,47 @@ def _finish(
 
 
 def _preview(avatar: Avatar, dataset: TalkingHeadDataset, avatar_dir: Path) -> Iterator[Event]:
-    """Five seconds of the clip's own sound as ``preview.mp4``, and a frame of it as ``poster.jpg``."""
+    """Five seconds of the clip's own sound as ``preview.mp4``, and its calmest frame as ``poster.jpg``."""
     from PIL import Image
 
-    from talker.drive import drive
-    from talker.types import FPS, SAMPLE_RATE, Speech
+    from talker.drive import drive, speech_signals
     from talker.video.encode import Mp4Writer
 
     seconds = min(5.0, dataset.n_train / FPS)
     speech = Speech(dataset.waveform[: round(seconds * SAMPLE_RATE)])
     yield StageStarted("preview", speech.n_frames)
-    poster = None
+    signals = speech_signals(avatar, speech)
+    calm, poster = calmest(avatar, signals), None
     with Mp4Writer(avatar_dir / PREVIEW, dataset.size, dataset.size, sample_rate=SAMPLE_RATE) as writer:
         writer.write_audio(speech.waveform)
-        for index, frame in enumerate(stamp_frames(drive(avatar, speech))):
+        for index, frame in enumerate(stamp_frames(drive(avatar, speech, signals=signals))):
             writer.write(frame)
-            poster = frame if poster is None or index == speech.n_frames // 2 else poster
+            poster = frame if index == calm else poster
     sign(avatar_dir / PREVIEW, avatar_name=avatar_dir.name)
     assert poster is not None
     with atomic_path(avatar_dir / POSTER) as part:
         Image.fromarray(poster).save(part, format="JPEG", quality=92)
     yield Progress("preview", speech.n_frames, speech.n_frames)
+
+
+def calmest(avatar: Avatar, signals: torch.Tensor) -> int:
+    """The frame for a portrait: eyes open and, where that is known, lips nearest to rest.
+
+    Args:
+        avatar: Moving as it does by itself.
+        signals: [T, ...] what drives its frames.
+    """
+    from talker.drive import DriveConfig, own_motion
+
+    lids = own_motion(avatar.track, len(signals), DriveConfig()).expression[:, [BLINK_LEFT, BLINK_RIGHT]]
+    unrest = torch.from_numpy(lids.mean(1)) * _BLINK
+    if avatar.motion is not None:  # codes are in standard deviations
+        unrest = unrest + (signals - avatar.motion.rest).square().mean(1).sqrt().cpu()
+    return int(unrest.argmin())
+
+
+_BLINK = 10.0
+"""A closed eye counts as lips ten standard deviations away: no portrait has one."""
 
 
 def _summary(
