@@ -255,13 +255,13 @@ def test_it_learns(dataset: TalkingHeadDataset, tmp_path: Path) -> None:
 
 
 def spoilt(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    honest, count = module._StageRun._objective, itertools.count()
+    honest, count = module.StageRun._objective, itertools.count()
 
     def objective(self, frame, index, weights):
         loss = honest(self, frame, index, weights)
         return loss * float("nan") if bad(next(count)) else loss
 
-    monkeypatch.setattr(module._StageRun, "_objective", objective)
+    monkeypatch.setattr(module.StageRun, "_objective", objective)
 
 
 def test_a_step_without_a_number_is_left_out(

@@ -18,7 +18,7 @@ from talker.ui.words.sentences import PLACE, TRANSLATED, Sentences
 TALKER = Path(words.__file__).parents[2]
 
 NOT_ON_A_PAGE = (
-    *("cli", "train/ablation", "model", "render", "jit", "losses.py", "device.py"),
+    *("cli", "train/ablation", "model", "render", "jit", "losses.py", "device.py", "train/together.py"),
     *("train/densify.py", "train/presets.py", "train/schedule.py", "train/syncnet.py", "train/warm_start.py"),
     *(
         "train/create.py",
