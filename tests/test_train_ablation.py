@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from core_support import write_dataset
 
+from talker.card import read_card
 from talker.checkpoint import load_avatar
 from talker.cli.parser import build_parser
 from talker.dataset.reader import TalkingHeadDataset
@@ -196,8 +197,9 @@ def test_speakers_are_rows_and_need_the_avatar(
 def test_a_run_has_a_process_and_a_peak_of_its_own(data: Path, tmp_path: Path) -> None:
     """What this process holds does not count, and what is not a picture comes through."""
     ballast = bytearray(os.urandom(1 << 20)) * 3000
-    run = run_of(data, tmp_path)
+    run = run_of(data, tmp_path, preset=get_preset("standard"))
     events = list(work_apart(run))
+    assert read_card(run.avatar).preset == run.read()["preset"] == "standard"
     assert len(ballast) > 3e9 and 100 < run.read()["metrics"]["peak_memory_mb"] < 2500
     assert any(isinstance(event, Evaluated) for event in events) and isinstance(events[-1], Finished)
 

@@ -89,7 +89,9 @@ def clip_of(dataset: TalkingHeadDataset) -> tuple[str, int, int]:
 def work(run: Run) -> Iterator[Event]:
     """Train and measure ``run`` in this process; an interrupted run goes on. Ends with ``Finished``."""
     dataset = TalkingHeadDataset(run.data)
-    config = CreateConfig(seed=run.seed, size=dataset.size, steps_scale=run.steps_scale, name=run.name)
+    config = CreateConfig(
+        preset=run.preset.name, seed=run.seed, size=dataset.size, steps_scale=run.steps_scale, name=run.name
+    )
     run.avatar.parent.mkdir(parents=True, exist_ok=True)
     run.result.parent.mkdir(parents=True, exist_ok=True)
     curve = Curve(run.curve, scaled(run.preset, run.steps_scale).stages)
