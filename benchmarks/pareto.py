@@ -10,6 +10,7 @@ protocol B. Up and to the right is better; what another avatar beats in both is 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -76,16 +77,17 @@ def draw(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(FIGURES), figsize=(5 * len(FIGURES), 4), layout="constrained")
+    figure, axes = plt.subplots(1, len(FIGURES), figsize=(4 * len(FIGURES) + 2, 4), layout="constrained")
     for axis, (name, label) in zip(axes, FIGURES.items(), strict=True):
-        for row in rows:
+        for row, marker in zip(rows, itertools.cycle("osD^vPX*"), strict=False):
             if name in row:
-                axis.plot(row[SPEED], row[name], "o")
-                axis.annotate(row["name"], (row[SPEED], row[name]), textcoords="offset points", xytext=(6, 4))
+                axis.plot(row[SPEED], row[name], marker, label=row["name"])
         axis.set_xlabel("frames a second, sound to RGB")
         axis.set_ylabel(label)
         axis.margins(0.25)
+        axis.set_xlim(left=0)
         axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=110)
 
 
