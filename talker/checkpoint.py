@@ -266,10 +266,10 @@ def _motion_tensors(avatar: Avatar) -> dict[str, Tensor]:
         "segment": torch.from_numpy(np.asarray(track.segment, np.int32)),
     }
     if avatar.lip_code is not None:
-        for name in ("reference", "mean", "slide", "basis", "std"):
-            tensors[f"lip_code.{name}"] = torch.from_numpy(
-                np.asarray(getattr(avatar.lip_code, name), np.float32)
-            )
+        for name in ("reference", "mean", "slide", "basis", "std", "view"):
+            value = getattr(avatar.lip_code, name)
+            if value is not None:
+                tensors[f"lip_code.{name}"] = torch.from_numpy(np.asarray(value, np.float32))
     return {name: value.clone() for name, value in tensors.items()}
 
 
@@ -300,6 +300,7 @@ def _read_motion(
             ("std", (motion.dim,)),
         ):
             schema[f"lip_code.{name}"] = TensorRule(torch.float32, len(shape), shape=shape)
+        schema["lip_code.view"] = TensorRule(torch.float32, 1, shape=(4,), optional=True, low=-1e4, high=1e6)
     tensors = {
         k: v.numpy() for k, v in read_tensors(folder / MOTION, schema=schema, max_bytes=64 << 20).items()
     }

@@ -102,8 +102,23 @@ def test_two_branches_and_the_code_of_the_lips_come_back(dataset: TalkingHeadDat
     assert np.array_equal(frames(avatar), frames(again))
     assert again.lip_code is not None and avatar.lip_code is not None
     landmarks = np.asarray(dataset.landmarks[:5])
-    pose = np.ones((5, 6), np.float32)
-    assert np.array_equal(again.lip_code.encode(landmarks, pose), avatar.lip_code.encode(landmarks, pose))
+    seen = landmarks, np.ones((5, 6), np.float32), np.asarray(dataset.T_cam_head[:5])
+    assert np.array_equal(again.lip_code.encode(*seen), avatar.lip_code.encode(*seen))
+
+
+@pytest.mark.parametrize("view", [None, (280.0, 64.0, 64.0, 12.0)])
+def test_a_lip_code_comes_back_with_how_it_is_measured(
+    dataset: TalkingHeadDataset, tmp_path: Path, view: tuple[float, ...] | None
+) -> None:
+    avatar, _ = tiny_avatar(dataset)
+    assert avatar.lip_code is not None
+    given = None if view is None else np.array(view, np.float32)
+    avatar.lip_code = dataclasses.replace(avatar.lip_code, view=given)
+    save_avatar(avatar, tmp_path, card(avatar))
+    again = load_avatar(tmp_path).lip_code
+    assert again is not None
+    for name in ("reference", "mean", "slide", "basis", "std", "view"):
+        assert np.array_equal(getattr(again, name), getattr(avatar.lip_code, name)), name
 
 
 def test_card_is_read_without_the_model_and_can_be_changed(folder: Path) -> None:

@@ -270,8 +270,9 @@ def test_intensity_is_refused_where_it_would_do_nothing(avatar: Avatar) -> None:
 
 def test_codes_of_a_face_drive_instead_of_the_sound(avatar: Avatar, dataset: TalkingHeadDataset) -> None:
     assert avatar.lip_code is not None and avatar.motion is not None
-    pose = avatar.pose_statistics(torch.from_numpy(dataset.T_cam_head[20:30])).numpy()
-    codes = torch.from_numpy(avatar.lip_code.encode(np.asarray(dataset.landmarks[20:30]), pose))
+    heads = np.asarray(dataset.T_cam_head[20:30])
+    pose = avatar.pose_statistics(torch.from_numpy(heads)).numpy()
+    codes = torch.from_numpy(avatar.lip_code.encode(np.asarray(dataset.landmarks[20:30]), pose, heads))
     taken = list(drive(avatar, silence(9.0), track=dataset.track, signals=codes))
     assert len(taken) == 10, "the codes decide the length"
     rest = list(drive(avatar, silence(0.4), track=dataset.track))

@@ -83,6 +83,47 @@ def test_code_is_blind_to_head_motion_and_sees_the_lips() -> None:
     assert abs(np.corrcoef(first, openings)[0, 1]) > 0.99
 
 
+def heads_at(n: int, seed: int = 0) -> np.ndarray:
+    """Poses [n, 4, 4] of a head that shifts, comes nearer and leans sideways."""
+    rng = np.random.default_rng(seed)
+    T = np.repeat(np.eye(4)[None], n, 0)
+    lean = np.zeros((n, 3))
+    lean[:, 2] = rng.uniform(-0.2, 0.2, n)
+    T[:, :3, :3] = rotvec_to_matrix(torch.from_numpy(lean)).numpy()
+    T[:, :3, 3] = rng.uniform([-0.3, -0.3, 11.5], [0.3, 0.3, 12.5], (n, 3))
+    return T
+
+
+def test_code_by_tracked_heads_is_blind_to_where_the_head_is_and_to_its_rigid_points() -> None:
+    openings = 0.3 * np.abs(np.sin(np.arange(60) / 5))
+    heads, still = heads_at(60), heads_at(1)
+    shown = np.stack([project_mesh(mesh_points(o, 0.0), K, T) for o, T in zip(openings, heads, strict=True)])
+    calm = np.stack([project_mesh(mesh_points(o, 0.0), K, still[0]) for o in openings])
+    none = np.repeat(STILL, 60, 0)
+    code = LipCode.fit(shown, none, openings, 4, heads=heads, K=K)
+    first = code.encode(shown, none, heads)[:, 0]
+    assert abs(np.corrcoef(first, openings)[0, 1]) > 0.99
+    # Perspective is left: what lies nearer moves a little more.
+    assert np.abs(first - code.encode(calm, none, np.repeat(still, 60, 0))[:, 0]).max() < 0.1
+    trembling = shown.copy()
+    trembling[:, RIGID] += np.random.default_rng(1).normal(0, 2, (60, len(RIGID), 3))
+    assert np.array_equal(code.encode(trembling, none, heads), code.encode(shown, none, heads))
+    by_points = LipCode.fit(shown, none, openings, 4)
+    assert not np.allclose(by_points.encode(trembling, none), by_points.encode(shown, none), atol=0.1)
+
+
+def test_what_a_code_misses_is_in_pixels() -> None:
+    openings = 0.3 * np.abs(np.sin(np.arange(60) / 5))
+    still = faces(openings)
+    none = np.repeat(STILL, 60, 0)
+    code = LipCode.fit(still, none, openings, 4)
+    codes = code.encode(still, none)
+    assert code.missed(still, none, codes) < 1e-2
+    moved_on = still.copy()
+    moved_on[:, LIPS_AND_JAW, 0] += 3.0
+    assert code.missed(moved_on, none, codes) == pytest.approx(3.0, abs=0.05)
+
+
 def test_codes_are_standardised_and_rebuild_the_lips() -> None:
     rng = np.random.default_rng(0)
     landmarks = faces(np.full(80, 0.1))

@@ -62,6 +62,9 @@ class LipCode:
 
     A tracked mesh slides over the face as the head turns, by several pixels, and no sound tells how far. That part is
     linear in the head pose and taken out first; the deformation sees the pose and puts it back.
+
+    What the head does by itself is taken out before, in one of two ways: by its rigid points, frame by frame, or by
+    its tracked pose (``view``). Rigid points follow brows a little; a pose is only as good as the tracking.
     """
 
     reference: np.ndarray  # [len(RIGID), 3]
@@ -69,6 +72,9 @@ class LipCode:
     slide: np.ndarray  # [6, P] points per standard deviation of the head pose
     basis: np.ndarray  # [K, P]
     std: np.ndarray  # [K]
+    view: np.ndarray | None = (
+        None  # [4] focal length, image centre and mean depth of the head, for its tracked pose
+    )
 
     @classmethod
     def fit(
@@ -78,6 +84,8 @@ class LipCode:
         opening: np.ndarray,
         dim: int,
         *,
+        heads: np.ndarray | None = None,
+        K: np.ndarray | None = None,
         like: LipCode | None = None,
     ) -> LipCode:
         """Components of the training frames.
@@ -87,11 +95,16 @@ class LipCode:
             pose: [T, 6] standardised head poses.
             opening: [T] of the mouth; what goes with it is never taken for sliding, however a speaker nods.
             dim: Length K of the code.
+            heads: [T, 4, 4] tracked poses, to measure lips from there and not from the rigid points.
+            K: [3, 3] camera matrix, if ``heads`` are given.
             like: Another speaker's code, whose components and deviations are taken, at the size of this face: then
                 a number means the same motion of the lips for both.
         """
         reference = landmarks[:, RIGID].astype(np.float64).mean(0)
-        points = _lip_points(landmarks, reference)
+        view = None
+        if heads is not None and K is not None:
+            view = np.array([K[0, 0], K[0, 2], K[1, 2], heads[:, 2, 3].mean()], np.float32)
+        points = _lip_points(landmarks, reference, view, heads)
         mean = points.mean(0)
         causes = np.c_[pose, (opening - opening.mean()) / max(opening.std(), 1e-6)].astype(np.float64)
         evidence = causes.T @ causes + SLIDE_PENALTY * np.eye(causes.shape[1])
@@ -103,17 +116,33 @@ class LipCode:
             basis, std = Vt[:dim], np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
         else:
             basis, std = like.basis, like.std * (_eye_distance(reference) / like.eye_distance)
-        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, basis, std)))
+        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, basis, std)), view)
 
     @property
     def eye_distance(self) -> float:
         """Between the outer eye corners, in the pixels the code was fitted in."""
         return _eye_distance(self.reference)
 
-    def encode(self, landmarks: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size, under poses [T, 6]."""
-        own = _lip_points(landmarks, self.reference) - self.mean - pose @ self.slide
-        return (own @ self.basis.T / self.std).astype(np.float32)
+    def encode(self, landmarks: np.ndarray, pose: np.ndarray, heads: np.ndarray | None = None) -> np.ndarray:
+        """Codes [T, K] of landmarks [T, 478, 3] of the same person at the same size.
+
+        Args:
+            landmarks: [T, 478, 3].
+            pose: [T, 6] standardised head poses.
+            heads: [T, 4, 4] the poses themselves; only a code that goes by them (``view``) needs them.
+        """
+        return (self._own(landmarks, pose, heads) @ self.basis.T / self.std).astype(np.float32)
+
+    def missed(
+        self, landmarks: np.ndarray, pose: np.ndarray, codes: np.ndarray, heads: np.ndarray | None = None
+    ) -> float:
+        """Root mean square distance, in pixels, of the points from where ``codes`` [T, K] put them."""
+        left = self._own(landmarks, pose, heads) - (codes * self.std) @ self.basis
+        return float(np.sqrt(2 * np.square(left).mean()))
+
+    def _own(self, landmarks: np.ndarray, pose: np.ndarray, heads: np.ndarray | None) -> np.ndarray:
+        """What the points do by themselves [T, P]."""
+        return _lip_points(landmarks, self.reference, self.view, heads) - self.mean - pose @ self.slide
 
 
 def _eye_distance(rigid: np.ndarray) -> float:
@@ -122,9 +151,29 @@ def _eye_distance(rigid: np.ndarray) -> float:
     return float(np.linalg.norm(left - right))
 
 
-def _lip_points(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    aligned = align_rigidly(landmarks, reference)
-    return aligned[:, LIPS_AND_JAW, :2].reshape(len(landmarks), -1)
+def _lip_points(
+    landmarks: np.ndarray, reference: np.ndarray, view: np.ndarray | None, heads: np.ndarray | None
+) -> np.ndarray:
+    if view is None:
+        points = align_rigidly(landmarks, reference)[:, LIPS_AND_JAW, :2]
+    else:
+        assert heads is not None, "this code is measured from tracked heads"
+        points = _seen_from_head(landmarks[:, LIPS_AND_JAW, :2], heads.astype(np.float64), view)
+    return points.reshape(len(landmarks), -1)
+
+
+def _seen_from_head(points: np.ndarray, heads: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Points [T, P, 2] from the projected origin of each head [T, 4, 4], upright, as at its mean depth.
+
+    How it turns otherwise is left to what slides, which is linear in it.
+    """
+    focal, centre, depth = float(view[0]), view[1:3].astype(np.float64), float(view[3])
+    origin = heads[:, :3, 3]
+    middle = focal * origin[:, :2] / origin[:, 2:] + centre
+    roll = np.arctan2(heads[:, 1, 0], heads[:, 0, 0])
+    c, s = np.cos(roll), np.sin(roll)
+    upright = np.stack((np.stack((c, s), -1), np.stack((-s, c), -1)), -2)
+    return (points - middle[:, None]) @ upright.transpose(0, 2, 1) * (origin[:, 2] / depth)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -204,8 +253,7 @@ class MotionModel(nn.Module):
         flat = windows.reshape(len(windows), -1)  # hundreds of megabytes for a long clip: never copied whole
         mean, bias = flat.mean(0, dtype=np.float64), codes.mean(0)
         bumps = time_bumps(windows.shape[1], config.bumps, config.taper)
-        X = np.einsum("twa,wb->tba", windows, bumps, dtype=np.float64).reshape(len(windows), -1)
-        X -= X.mean(0)
+        X = _heard(windows, bumps)
         Y = (codes - bias).astype(np.float64)
         prior = prior or MotionPrior(np.zeros((len(mean), Y.shape[1])), shares=())
         known = flat @ prior.weight.astype(np.float32) - mean @ prior.weight
@@ -224,6 +272,19 @@ class MotionModel(nn.Module):
         for name, value in (("mean", mean), ("weight", weight), ("bias", bias), ("rest", rest)):
             getattr(model, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
         return model
+
+
+def told(windows: np.ndarray, codes: np.ndarray, config: MotionConfig) -> np.ndarray:
+    """Codes [T, K] as sound tells them: each predicted from windows [T, W, A] by a fit that has not seen its block."""
+    X = _heard(windows, time_bumps(windows.shape[1], config.bumps, config.taper))
+    mean = codes.mean(0)
+    return choose_penalties(X, (codes - mean).astype(np.float64), config.penalties, config.folds)[1] + mean
+
+
+def _heard(windows: np.ndarray, bumps: np.ndarray) -> np.ndarray:
+    """What a fit hears [T, B * A] of windows [T, W, A] by functions of time [W, B], without its mean."""
+    X = np.einsum("twa,wb->tba", windows, bumps, dtype=np.float64).reshape(len(windows), -1)
+    return X - X.mean(0)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from talker.errors import TrackingError
 from talker.model.avatar import FACE, MOUTH, Avatar, Branch, ModelConfig, PoseStatistics
 from talker.model.canonical import CanonicalGaussians
 from talker.model.deformation import DeformationField, FieldConfig
-from talker.model.motion import LipCode, MotionModel, opening_slope, rest_code
+from talker.model.motion import LipCode, MotionConfig, MotionModel, opening_slope, rest_code, told
 from talker.train.av_offset import av_offset
 from talker.train.warm_start import WarmStart
 from talker.types import Driving
@@ -129,11 +129,13 @@ def _fit_motion(
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     landmarks = np.asarray(dataset.landmarks, np.float32)
+    heads = np.asarray(dataset.T_cam_head, np.float32)
     opening = np.asarray(dataset.mouth_open)[train]
-    lip_code = LipCode.fit(landmarks[train], pose[train], opening, model.motion.dim, like=like)
+    seen = landmarks[train], pose[train], heads[train]
+    lip_code = _lip_code(*seen, opening, dataset.camera.K.numpy(), audio[train], model.motion, like)
     codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
     tracked = np.flatnonzero(dataset.valid)
-    codes[tracked] = lip_code.encode(landmarks[tracked], pose[tracked])
+    codes[tracked] = lip_code.encode(landmarks[tracked], pose[tracked], heads[tracked])
     activity = speech_activity(dataset.waveform, dataset.n_frames)
     rest = rest_code(codes[train], opening, activity[train])
     slope = opening_slope(codes[train], opening)
@@ -142,6 +144,32 @@ def _fit_motion(
         audio[train], codes[train], rest=rest, slope=slope, config=model.motion, prior=prior
     )
     return lip_code, codes, motion
+
+
+def _lip_code(
+    landmarks: np.ndarray,
+    pose: np.ndarray,
+    heads: np.ndarray,
+    opening: np.ndarray,
+    K: np.ndarray,
+    audio: np.ndarray,
+    config: MotionConfig,
+    like: LipCode | None,
+) -> LipCode:
+    """The code by rigid points or by tracked heads: whichever puts the lips nearer to where sound alone says they are.
+
+    Clips differ in what is followed better. A code ``like`` another is made as that one.
+    """
+    by_points = LipCode.fit(landmarks, pose, opening, config.dim, like=like)
+    by_heads = LipCode.fit(landmarks, pose, opening, config.dim, heads=heads, K=K, like=like)
+    if like is not None:
+        return by_points if like.view is None else by_heads
+
+    def missed(code: LipCode) -> float:
+        said = told(audio, code.encode(landmarks, pose, heads), config)
+        return code.missed(landmarks, pose, said, heads)
+
+    return min(by_points, by_heads, key=missed)
 
 
 def _fit_dimensions(model: ModelConfig, encoder: AudioEncoder, code_dim: int) -> ModelConfig:

@@ -12,6 +12,7 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.dataset.steps.landmarks import find_landmarks
 from talker.drive import drive, follow, take_frames
 from talker.model.avatar import Avatar
+from talker.model.motion import LipCode
 from talker.types import BLINK_LEFT, BLINK_RIGHT, FPS, SAMPLE_RATE, MotionTrack, Speech
 
 SILENCE_S = 5.0
@@ -52,8 +53,7 @@ def measure_controls(
     values = {"mouth_r_swapped": metrics.correlation_with_lag(swapped, real).r0}
     opening = None
     if avatar.lip_code is not None and avatar.motion is not None and dataset.valid[start:].all():
-        pose = avatar.pose_statistics(torch.from_numpy(track.T_cam_head)).numpy()
-        codes = avatar.lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32), pose)
+        codes = _true_codes(avatar.lip_code, avatar, dataset, track)
         opening = metrics.mouth_opening(_follow(avatar, other, track, torch.from_numpy(codes)))
         values["mouth_r_true_motion"] = metrics.correlation_with_lag(opening, real).r0
         values["mouth_variation_true_motion"] = metrics.variation_ratio(opening, real)
@@ -82,6 +82,16 @@ def _follow(
     frames = drive(avatar, speech, track=track, signals=signals)
     n = speech.n_frames if signals is None else len(signals)
     return np.stack(list(find_landmarks(frames, np.zeros(n, np.int32))))
+
+
+def _true_codes(
+    lip_code: LipCode, avatar: Avatar, dataset: TalkingHeadDataset, track: MotionTrack
+) -> np.ndarray:
+    """Codes of the true lips. By heads as tracked, if the code goes by those: what trembles there is in the code."""
+    start = dataset.n_train
+    heads = track.T_cam_head if lip_code.view is None else np.asarray(dataset.T_cam_head[start:], np.float32)
+    pose = avatar.pose_statistics(torch.from_numpy(heads)).numpy()
+    return lip_code.encode(np.asarray(dataset.landmarks[start:], np.float32), pose, heads)
 
 
 def _silence(avatar: Avatar, track: MotionTrack, speaking: np.ndarray) -> dict[str, float]:
