@@ -72,9 +72,9 @@ class LipCode:
     slide: np.ndarray  # [6, P] points per standard deviation of the head pose
     basis: np.ndarray  # [K, P]
     std: np.ndarray  # [K]
-    view: np.ndarray | None = (
-        None  # [4] focal length, image centre and mean depth of the head, for its tracked pose
-    )
+    view: np.ndarray | None = None
+    """[4] focal length, image centre x and y (pixels) and mean depth (head units) for a code that goes by tracked
+    heads; absent for one that goes by rigid points."""
 
     @classmethod
     def fit(

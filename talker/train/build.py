@@ -128,14 +128,15 @@ def _fit_motion(
     like: LipCode | None,
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
-    landmarks = np.asarray(dataset.landmarks, np.float32)
-    heads = np.asarray(dataset.T_cam_head, np.float32)
+    lip_code = _lip_code(dataset, train, pose, audio, model.motion, like)
     opening = np.asarray(dataset.mouth_open)[train]
-    seen = landmarks[train], pose[train], heads[train]
-    lip_code = _lip_code(*seen, opening, dataset.camera.K.numpy(), audio[train], model.motion, like)
     codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
     tracked = np.flatnonzero(dataset.valid)
-    codes[tracked] = lip_code.encode(landmarks[tracked], pose[tracked], heads[tracked])
+    codes[tracked] = lip_code.encode(
+        np.asarray(dataset.landmarks[tracked], np.float32),
+        pose[tracked],
+        np.asarray(dataset.T_cam_head[tracked], np.float32),
+    )
     activity = speech_activity(dataset.waveform, dataset.n_frames)
     rest = rest_code(codes[train], opening, activity[train])
     slope = opening_slope(codes[train], opening)
@@ -147,11 +148,9 @@ def _fit_motion(
 
 
 def _lip_code(
-    landmarks: np.ndarray,
+    dataset: TalkingHeadDataset,
+    train: np.ndarray,
     pose: np.ndarray,
-    heads: np.ndarray,
-    opening: np.ndarray,
-    K: np.ndarray,
     audio: np.ndarray,
     config: MotionConfig,
     like: LipCode | None,
@@ -160,16 +159,21 @@ def _lip_code(
 
     Clips differ in what is followed better. A code ``like`` another is made as that one.
     """
+    landmarks, pose = np.asarray(dataset.landmarks[train], np.float32), pose[train]
+    heads, opening = np.asarray(dataset.T_cam_head[train], np.float32), np.asarray(dataset.mouth_open)[train]
     by_points = LipCode.fit(landmarks, pose, opening, config.dim, like=like)
-    by_heads = LipCode.fit(landmarks, pose, opening, config.dim, heads=heads, K=K, like=like)
+    by_heads = LipCode.fit(
+        landmarks, pose, opening, config.dim, heads=heads, K=dataset.camera.K.numpy(), like=like
+    )
     if like is not None:
         return by_points if like.view is None else by_heads
-
-    def missed(code: LipCode) -> float:
-        said = told(audio, code.encode(landmarks, pose, heads), config)
-        return code.missed(landmarks, pose, said, heads)
-
-    return min(by_points, by_heads, key=missed)
+    both = by_points, by_heads
+    codes = np.concatenate([code.encode(landmarks, pose, heads) for code in both], 1)
+    said = np.split(
+        told(audio[train], codes, config), 2, axis=1
+    )  # each component for itself: one fit for both
+    missed = [code.missed(landmarks, pose, of_it, heads) for code, of_it in zip(both, said, strict=True)]
+    return both[int(np.argmin(missed))]
 
 
 def _fit_dimensions(model: ModelConfig, encoder: AudioEncoder, code_dim: int) -> ModelConfig:
