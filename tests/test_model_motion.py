@@ -297,10 +297,13 @@ def test_rest_is_the_closed_quiet_mouth() -> None:
         "pressed, not just touching"
     )
     pressing = rest - codes[0]
-    assert np.linalg.norm(pressing) < 0.3, "and otherwise the closed mouth as it was seen"
+    assert np.linalg.norm(pressing) < 0.4, "and otherwise the closed mouth as it was seen"
+    # Lips that never meet are pressed as far beyond the most closed ones, and no further.
+    parted = openings + 0.1
+    assert np.allclose(rest_code(codes, parted, activity), rest, atol=1e-6)
     # Without any quiet frame with closed lips, closed lips decide.
     loud = rest_code(codes, openings, np.where(openings <= np.percentile(openings, 20), 1.0, 0.0))
-    assert np.allclose(loud, codes[0], atol=0.3)
+    assert np.allclose(loud, codes[0], atol=0.4)
 
 
 def test_code_of_a_real_track_survives_head_motion() -> None:

@@ -29,8 +29,8 @@ LIPS_AND_JAW = (
 )
 """Mesh points the code describes: outer and inner lips, chin."""
 
-PRESSED = 0.025
-"""How far lips at rest are pressed beyond touching, in outer-eye distances."""
+PRESSED = 0.035
+"""How far lips at rest are pressed beyond the most closed ones seen, in outer-eye distances."""
 
 SLIDE_PENALTY = 20.0
 """Holds back what is called sliding with the head pose, in frames of evidence."""
@@ -369,7 +369,8 @@ def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> n
     """Code [K] of the closed, silent mouth.
 
     The median over the quietest frames with the most closed lips, moved on until the lips press together a little:
-    the code of lips that just touch renders as a dark hair between them, which widens and narrows with the head.
+    the code of lips that just touch renders as a dark hair between them, which widens and narrows with the head. Lips
+    of a speaker who never closes them are pressed no further beyond what was seen: nobody knows how they look.
 
     Args:
         codes: [T, K].
@@ -386,4 +387,5 @@ def rest_code(codes: np.ndarray, opening: np.ndarray, activity: np.ndarray) -> n
         return rest
     # The shortest way down the slope changes least else.
     expected = float((rest - codes.mean(0)) @ slope + opening.mean())
-    return rest - slope * (max(expected + PRESSED, 0.0) / steepness)
+    least = float(np.percentile(opening, 1))
+    return rest - slope * (max(expected - least + PRESSED, 0.0) / steepness)
