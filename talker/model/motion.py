@@ -116,7 +116,7 @@ class LipCode:
             basis, std = Vt[:dim], np.maximum(singular[:dim] / np.sqrt(len(points)), 1e-6)
         else:
             basis, std = like.basis, like.std * (_eye_distance(reference) / like.eye_distance)
-        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, basis, std)), view)
+        return cls(*(np.asarray(v, np.float32) for v in (reference, mean, slide, basis, std)), view=view)
 
     @property
     def eye_distance(self) -> float:
