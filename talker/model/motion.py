@@ -284,7 +284,8 @@ def told(windows: np.ndarray, codes: np.ndarray, config: MotionConfig) -> np.nda
 def _heard(windows: np.ndarray, bumps: np.ndarray) -> np.ndarray:
     """What a fit hears [T, B * A] of windows [T, W, A] by functions of time [W, B], without its mean."""
     X = np.einsum("twa,wb->tba", windows, bumps, dtype=np.float64).reshape(len(windows), -1)
-    return X - X.mean(0)
+    X -= X.mean(0)  # in place: of a long clip this is hundreds of megabytes
+    return X
 
 
 @dataclass(frozen=True)

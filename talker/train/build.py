@@ -161,17 +161,17 @@ def _lip_code(
     """
     landmarks, pose = np.asarray(dataset.landmarks[train], np.float32), pose[train]
     heads, opening = np.asarray(dataset.T_cam_head[train], np.float32), np.asarray(dataset.mouth_open)[train]
-    by_points = LipCode.fit(landmarks, pose, opening, config.dim, like=like)
-    by_heads = LipCode.fit(
-        landmarks, pose, opening, config.dim, heads=heads, K=dataset.camera.K.numpy(), like=like
-    )
+
+    def made(by_heads: bool) -> LipCode:
+        seen = {"heads": heads, "K": dataset.camera.K.numpy()} if by_heads else {}
+        return LipCode.fit(landmarks, pose, opening, config.dim, like=like, **seen)
+
     if like is not None:
-        return by_points if like.view is None else by_heads
-    both = by_points, by_heads
+        return made(by_heads=like.view is not None)
+    both = made(by_heads=False), made(by_heads=True)
     codes = np.concatenate([code.encode(landmarks, pose, heads) for code in both], 1)
-    said = np.split(
-        told(audio[train], codes, config), 2, axis=1
-    )  # each component for itself: one fit for both
+    # Each component is predicted for itself: one fit does for both codes.
+    said = np.split(told(audio[train], codes, config), 2, axis=1)
     missed = [code.missed(landmarks, pose, of_it, heads) for code, of_it in zip(both, said, strict=True)]
     return both[int(np.argmin(missed))]
 
