@@ -125,6 +125,34 @@ def test_only_the_chosen_attributes_move() -> None:
     assert offsets.quats is None and offsets.rgb is None and offsets.logit_opacities is None
 
 
+@pytest.mark.parametrize("pose_token", [True, False])
+def test_shade_follows_head_and_lids_and_never_the_lips(pose_token: bool) -> None:
+    config = FieldConfig(
+        **SMALL,
+        fusion="blendshapes",
+        deform=("mu", "shade", "alpha"),
+        pose_token=pose_token,
+        follows_lips=True,
+    )
+    gaussians, field = canonical(config), stirred(field_of(config), 0.3)
+    signal, expression, pose = control(config)
+    lips = torch.tensor([0.0, 0.1, 0.0])
+
+    def colours(*driven: torch.Tensor) -> torch.Tensor:
+        return field(gaussians, field.tokens(*driven)).rgb
+
+    start = colours(signal, expression, pose, lips)
+    assert start.shape == (N, 3) and start.abs().min() > 0
+    assert torch.equal(colours(signal + 1, expression, pose, lips), start)
+    assert torch.equal(colours(signal, expression, pose, 2 * lips), start)
+    assert not torch.equal(colours(signal, expression + 1, pose, lips), start), (
+        "a lid that closes gets darker"
+    )
+    assert torch.equal(colours(signal, expression, pose + 1, lips), start) != pose_token
+    moved = (field(gaussians, field.tokens(s, expression, pose, lips)).means for s in (signal, signal + 1))
+    assert not torch.equal(*moved), "what is not colour follows the lips as ever"
+
+
 @pytest.mark.parametrize("fusion", ["blendshapes", "mgf", "sum", "esaa", "cross_attention"])
 def test_what_is_kept_between_frames_gives_the_same(fusion: str) -> None:
     config = FieldConfig(**SMALL, fusion=fusion, deform=ALL)
@@ -168,11 +196,20 @@ def test_blendshapes_are_linear_in_the_condition() -> None:
     assert torch.allclose(raw, torch.einsum("nom,m->no", basis, tokens), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError):
         FieldConfig(fusion="blendshapes", signal="audio")
+    with pytest.raises(ConfigError):
+        FieldConfig(fusion="mgf", deform=("mu", "shade"))
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("deform", ()), ("deform", ("mu", "shape")), ("width", 4), ("hash_log2_table", 30), ("agents", 0)],
+    [
+        ("deform", ()),
+        ("deform", ("mu", "shape")),
+        ("deform", ("mu", "rgb", "shade")),
+        ("width", 4),
+        ("hash_log2_table", 30),
+        ("agents", 0),
+    ],
 )
 def test_impossible_sizes_are_refused_in_words(name: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:

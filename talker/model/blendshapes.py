@@ -20,15 +20,16 @@ class Blendshapes(Fusion):
     Args:
         dim: Width d of the spatial rows.
         hidden: Width of the network that predicts the basis.
-        out: Numbers per Gaussian.
-        condition: Length M of the condition vector.
+        followed: [out, M] of 0 and 1: which entries of the condition each number of a Gaussian follows.
     """
 
-    def __init__(self, dim: int, hidden: int, out: int, condition: int) -> None:
+    followed: Tensor
+
+    def __init__(self, dim: int, hidden: int, followed: Tensor) -> None:
         super().__init__()
-        self.out = out
+        self.register_buffer("followed", followed, persistent=False)
         self.hidden = nn.Linear(dim, hidden)
-        self.basis = nn.Linear(hidden, out * condition)
+        self.basis = nn.Linear(hidden, followed.numel())
         nn.init.zeros_(self.basis.weight)
         nn.init.zeros_(self.basis.bias)
 
@@ -38,9 +39,10 @@ class Blendshapes(Fusion):
 
     def fuse(self, prepared: Prepared, tokens: Tensor) -> Tensor:
         """Offsets [N, out] for the condition ``tokens`` [M]."""
-        weight = self.basis.weight.view(self.out, len(tokens), -1)  # [out, M, h]
-        bias = self.basis.bias.view(self.out, len(tokens))
-        return F.linear(prepared[0], tokens @ weight, bias @ tokens)
+        condition = (self.followed * tokens)[:, None]  # [out, 1, M]
+        weight = self.basis.weight.view(*self.followed.shape, -1)  # [out, M, h]
+        bias = self.basis.bias.view(*self.followed.shape, 1)
+        return F.linear(prepared[0], (condition @ weight)[:, 0], (condition @ bias)[:, 0, 0])
 
 
 class Condition(nn.Module):

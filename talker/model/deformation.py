@@ -21,8 +21,12 @@ from talker.model.fusion import ESAA, MGF, CrossAttention, Fusion, PlainSum, Pre
 from talker.model.kan import KAN
 from talker.types import EXPRESSION_DIM
 
-DEFORM_SIZES = {"mu": 3, "alpha": 1, "rgb": 3, "r": 4, "s": 3}
-"""Attributes the field may move and how many numbers each takes."""
+DEFORM_SIZES = {"mu": 3, "alpha": 1, "rgb": 3, "shade": 3, "r": 4, "s": 3}
+"""Attributes the field may move and how many numbers each takes.
+
+``shade`` is colour that follows the head and the lids and not the lips. Where ``rgb`` may follow everything, a lip
+fades into teeth instead of moving away from them, and nobody can tell how far such a mouth is open.
+"""
 
 POSE_DIM = 6
 """Head pose relative to the clip's mean: axis-angle and translation, in standard deviations."""
@@ -58,7 +62,7 @@ MOUTH_REACH = (0.2, 1.0, 0.2)
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """Every switch of one deformation field. Defaults are the ``best`` we know, not a paper's."""
+    """Every switch of one deformation field. Defaults are near the best we know (``presets``), not a paper's."""
 
     encoder: Literal["triplane_hash", "triplane_dense", "embedding"] = "embedding"
     decoder: Literal["mlp", "kan"] = "mlp"
@@ -94,6 +98,12 @@ class FieldConfig:
                 "model.deform",
                 f"The deformation set {self.deform} is not known.",
                 expected=f"Some of {', '.join(DEFORM_SIZES)}.",
+            )
+        if "shade" in self.deform and (self.fusion != "blendshapes" or "rgb" in self.deform):
+            raise ConfigError(
+                "model.deform",
+                f"Colour that does not follow the lips, with {self.fusion} and {', '.join(self.deform)}.",
+                expected="Blendshapes, which keep lips and head apart, and no rgb beside it.",
             )
         if self.fusion == "blendshapes" and self.signal != "motion":
             raise ConfigError(
@@ -194,12 +204,20 @@ class DeformationField(nn.Module):
 
     def _build_fusion(self, config: FieldConfig) -> Fusion:
         if config.fusion == "blendshapes":
-            return Blendshapes(config.width, config.hidden, config.out_dim, self.condition.dim)
+            return Blendshapes(config.width, config.hidden, self._followed(config))
         if config.fusion == "esaa":
             return ESAA(config.width, config.agents, ppe=config.ppe)
         if config.fusion == "cross_attention":
             return CrossAttention(config.width)
         return PlainSum(config.width) if config.fusion == "sum" else MGF(config.width)
+
+    def _followed(self, config: FieldConfig) -> Tensor:
+        """Which entries of the condition each number of the offsets follows, [out, M] of 0 and 1."""
+        followed = {name: torch.ones(size, self.condition.dim) for name, size in DEFORM_SIZES.items()}
+        head_and_lids = EXPRESSION_DIM + config.pose_token * POSE_DIM
+        followed["shade"][:, : config.signal_dim] = 0
+        followed["shade"][:, config.signal_dim + head_and_lids :] = 0  # learnt functions see the lips, too
+        return torch.cat([followed[name] for name in config.deform])
 
     def prepare(self, canonical: CanonicalGaussians) -> Prepared:
         """What depends on the Gaussians alone; worked out once while driving, every step while training."""
@@ -246,7 +264,14 @@ class DeformationField(nn.Module):
         return self.offsets(self.prepare(canonical), tokens)
 
 
-_FIELD_OF = {"mu": "means", "alpha": "logit_opacities", "rgb": "rgb", "r": "quats", "s": "log_scales"}
+_FIELD_OF = {
+    "mu": "means",
+    "alpha": "logit_opacities",
+    "rgb": "rgb",
+    "shade": "rgb",
+    "r": "quats",
+    "s": "log_scales",
+}
 
 
 def _bounded(slope: float, limit: float):
@@ -262,6 +287,7 @@ _BOUND = {
     "mu": _bounded(0.1, 0.4),  # head units: 0.4 is about 4 cm
     "alpha": lambda raw: _bounded(1.0, 5.0)(raw)[:, 0],
     "rgb": _bounded(0.2, 0.3),
+    "shade": _bounded(0.2, 0.3),
     "r": _bounded(0.1, 0.5),
     "s": _bounded(0.2, 0.7),
 }

@@ -57,7 +57,7 @@ def _paper_stages(kind: Literal["pixel_aware", "standard"]) -> tuple[Stage, ...]
     )
 
 
-_OURS = FieldConfig()
+_OURS = FieldConfig(deform=("mu", "alpha", "shade"))
 _SOUND_WINDOW = MotionConfig(window=16)
 """What an audio network sees of the sound, as in the papers."""
 _PREVIEW = Preset(

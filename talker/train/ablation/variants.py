@@ -9,7 +9,7 @@ import torch
 
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import ConfigError
-from talker.model.deformation import DEFORM_SIZES, DeformationField, FieldConfig
+from talker.model.deformation import DeformationField, FieldConfig
 from talker.train.ablation.catalogue import ALL, EXPERIMENTS
 from talker.train.densify import DensityConfig
 from talker.train.presets import PRESETS, Preset, get_preset
@@ -59,9 +59,15 @@ def decoder_parameters(config: FieldConfig) -> int:
     return sum(p.numel() for p in field.decoder.parameters())
 
 
+_EVERYTHING_SEEN = ("mu", "alpha", "rgb")
+"""What moves where fusions are compared: only blendshapes can keep colour and lips apart."""
+
+
 def _with_face(**changes: object) -> Preset:
     """``preview`` with entries of its face field replaced."""
     preset = get_preset("preview")
+    if "fusion" in changes:
+        changes = {"deform": _EVERYTHING_SEEN} | changes
     return replace(preset, model=replace(preset.model, face=replace(preset.model.face, **changes)))
 
 
@@ -80,7 +86,7 @@ def _agents(_: TalkingHeadDataset) -> dict[str, Preset]:
 
 def _fusion(_: TalkingHeadDataset) -> dict[str, Preset]:
     return {
-        "blendshapes": get_preset("preview"),
+        "blendshapes": _with_face(fusion="blendshapes"),
         "MGF": _with_face(fusion="mgf"),
         "cross attention": _with_face(fusion="cross_attention"),
         "ESAA, 16 agents": _with_face(fusion="esaa", agents=16),
@@ -169,12 +175,13 @@ def _stage1(dataset: TalkingHeadDataset) -> dict[str, Preset]:
 
 def _deform(_: TalkingHeadDataset) -> dict[str, Preset]:
     sets = (
+        ("mu", "alpha", "shade"),
         ("mu", "alpha", "rgb"),
         ("mu",),
         ("mu", "alpha"),
         ("mu", "rgb"),
         ("mu", "r", "s"),
-        tuple(DEFORM_SIZES),
+        ("mu", "alpha", "rgb", "r", "s"),
     )
     return {", ".join(attributes): _with_face(deform=attributes) for attributes in sets}
 
