@@ -70,6 +70,8 @@ _PREVIEW = Preset(
         Stage("deform", 4600, align=True, decay=0.1, signal_jitter=0.25, average=0.998),
     ),
 )
+_LIPS_FIRST = LossWeights(mouth=1.6)
+"""With the steps of ``standard`` the rest of the picture is good before the lips are."""
 _STANDARD = replace(
     _PREVIEW,
     name="standard",
@@ -81,10 +83,20 @@ _STANDARD = replace(
             1500,
             static=True,
             decay=0.5,
+            weights=_LIPS_FIRST,
             density=DensityConfig(kind="pixel_aware", start=400, stop=1400, max_gaussians=30_000),
         ),
-        Stage("deform", 3000, align=True, decay=0.5, signal_jitter=0.12),
-        Stage("refine", 6000, align=True, rates=0.5, decay=0.2, signal_jitter=0.12, average=0.998),
+        Stage("deform", 3000, align=True, decay=0.5, signal_jitter=0.12, weights=_LIPS_FIRST),
+        Stage(
+            "refine",
+            6000,
+            align=True,
+            rates=0.5,
+            decay=0.2,
+            signal_jitter=0.12,
+            average=0.998,
+            weights=_LIPS_FIRST,
+        ),
     ),
 )
 _EGSTALKER = Preset(
