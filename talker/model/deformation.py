@@ -24,8 +24,8 @@ from talker.types import EXPRESSION_DIM
 DEFORM_SIZES = {"mu": 3, "alpha": 1, "rgb": 3, "shade": 3, "r": 4, "s": 3}
 """Attributes the field may move and how many numbers each takes.
 
-``shade`` is colour that follows the head and the lids and not the lips. Where ``rgb`` may follow everything, a lip
-fades into teeth instead of moving away from them, and nobody can tell how far such a mouth is open.
+``shade`` is colour that follows the head and the lids and not the lips. Where ``rgb`` follows everything, a lip can
+take on the colour of teeth in its place instead of moving off them, and how far the mouth is open is hard to see.
 """
 
 POSE_DIM = 6
