@@ -28,6 +28,7 @@ from jobs_support import (
     worker_for,
 )
 from postgres_support import Server, postgres
+from sqlalchemy.exc import DBAPIError
 
 from talker.errors import JobError
 from talker.jobs.database import DATABASE_VARIABLE, check_reachable
@@ -121,6 +122,20 @@ def test_a_lease_has_one_holder_and_ends_by_itself(queue: JobQueue, url: str) ->
     again.close()
     assert again.held() == set() and again.workers() == {"ada"} | ({"bob"} & again.workers())
     assert deadline_of(again.fd) < now() + QUICK.lease_s
+
+
+def test_a_worker_that_freezes_while_it_looks_for_lost_jobs_does_not_keep_the_others_from_it(
+    queue: JobQueue, url: str
+) -> None:
+    ada, bob = (Leases(url, queue.home_id(), name, QUICK).start() for name in ("ada", "bob"))
+    ada._stop.set()
+    with pytest.raises(DBAPIError), ada.turn():  # and nothing happens in it
+        began = now()
+        with bob.turn():
+            waited = now() - began
+    assert waited > 1.0, "it was ada's turn"
+    assert ada.lost, "whose claims had run out by then"
+    ada._renew()  # its next connection is a new one
 
 
 def test_two_workers_share_the_jobs_each_once(queue: JobQueue, url: str, tmp_path: Path) -> None:

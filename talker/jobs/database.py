@@ -24,6 +24,8 @@ _POSTGRES_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+ABANDONED_S = 30.0
+"""Seconds after which the server ends a transaction in which nothing happens."""
 
 
 def is_sqlite(url: str) -> bool:
@@ -31,11 +33,16 @@ def is_sqlite(url: str) -> bool:
     return url.startswith("sqlite")
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, abandoned_s: float = ABANDONED_S) -> Engine:
     """Database engine; SQLite with a rollback journal and full synchronisation.
 
     Write-ahead logging has a rare corruption race before SQLite 3.51.3, which most distributions are older than, and
     a queue writes a few times a minute.
+
+    Args:
+        url: Address of the database.
+        abandoned_s: A server ends transactions in which nothing happens for so long. A host that hangs in the middle
+            of one answers the network and keeps its locks; without this the others would wait for it for ever.
     """
     from sqlalchemy import create_engine, event, make_url
     from sqlalchemy.pool import NullPool
@@ -44,7 +51,16 @@ def make_engine(url: str) -> Engine:
     if parsed.drivername != "sqlite":
         name = "postgresql+psycopg" if parsed.drivername in ("postgresql", "postgres") else parsed.drivername
         options = {key: value for key, value in _POSTGRES_OPTIONS.items() if key not in parsed.query}
-        return create_engine(parsed.set(drivername=name), pool_pre_ping=True, connect_args=options)
+        engine = create_engine(parsed.set(drivername=name), pool_pre_ping=True, connect_args=options)
+
+        @event.listens_for(engine, "connect")
+        def limit(connection: Any, _record: object) -> None:
+            # Not by an option of the connection, which poolers refuse; not in a transaction, whose end would undo it.
+            connection.autocommit = True
+            connection.execute(f"SET idle_in_transaction_session_timeout = {int(1000 * abandoned_s)}")
+            connection.autocommit = False
+
+        return engine
     # No pool: a database that was set aside must not live on in open connections.
     engine = create_engine(parsed, poolclass=NullPool)
 

@@ -71,7 +71,8 @@ class Leases:
 
     def __init__(self, url: str, home: str, worker: str, config: LeaseConfig | None = None) -> None:
         self.config = config or LeaseConfig()
-        self._engine = make_engine(url)
+        # Who does nothing in a transaction for so long has lost its claims by its own clock.
+        self._engine = make_engine(url, self.config.lease_s - self.config.margin_s)
         self._values = {
             "home": home,
             "worker": worker,
