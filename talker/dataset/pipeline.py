@@ -411,7 +411,7 @@ STEPS = (
         version=4,
     ),
     Step("expression", run_expression, (schema.EXPRESSION,), lambda c: {}),
-    Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=3),
+    Step("torso", run_torso, (schema.TORSO,), lambda c: {}, version=4),
     Step("background", run_background, (schema.PLATE, schema.PLATES), lambda c: {}, version=3),
     Step("cloud", run_cloud, (schema.CLOUD,), lambda c: asdict(c.cloud), version=4),
 )

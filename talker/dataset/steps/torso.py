@@ -35,7 +35,11 @@ BLURS = (2.5, 1.0)
 """Rounds of template and alignment, coarse first: the second template is sharper."""
 
 NOISE = np.array([0.001, 0.001, 0.1, 0.1])
-"""Standard deviation of a measured map about its pivot: scale, roll, pixels of the aligned pictures."""
+"""Standard deviation of an aligned map about its pivot: scale, roll, pixels of the aligned pictures."""
+
+FLOW_NOISE = 20 * NOISE
+"""The same of the flow's answer. A dozen corners that agree by chance, on hair before the shoulders, must not lead
+the alignment to a torso that jumps."""
 
 MAX_CHANGE = 0.05
 """Share of the side by which the alignment may move away from the flow's answer."""
@@ -84,7 +88,7 @@ def track_torso(
     for t, (found, share, _) in flow.run():
         maps[t], weight[t] = found, share
     _follow_head_where_lost(maps, weight > 0, T_cam_head, K, segment, reference)
-    maps = _smooth(maps, np.maximum(weight, 0.02), segment, flow.pivot)
+    maps = _smooth(maps, np.maximum(weight, 0.02), segment, flow.pivot, FLOW_NOISE)
     region = torso_region(
         masks[reference], landmarks[reference], factor, K[0, 0] / T_cam_head[reference, 2, 3]
     )
@@ -101,7 +105,7 @@ def track_torso(
                 shift = np.trace(np.linalg.pinv(answer.information)[2:, 2:]) / 2
                 trust[t] = 1.0 / (1.0 + shift / NOISE[2] ** 2 + max(0.0, answer.error - 2.0) ** 2)
         tracked = trust > 0.05
-        maps = _smooth(maps, trust, segment, pivot)
+        maps = _smooth(maps, trust, segment, pivot, NOISE)
     T = rigid_from_similarity(relative_to(maps, reference), K, T_cam_head[reference])
     middle = float(np.nanmedian(error)) if np.isfinite(error).any() else float("nan")
     return TorsoTrack(T.astype(np.float32), tracked, middle)
@@ -128,8 +132,10 @@ def _near(found: np.ndarray, guess: np.ndarray, pivot: np.ndarray, size: int) ->
     return bool(np.abs(change[2:]).max() < MAX_CHANGE * size and np.abs(change[:2]).max() < 0.1)
 
 
-def _smooth(maps: np.ndarray, weight: np.ndarray, segment: np.ndarray, pivot: np.ndarray) -> np.ndarray:
-    local = smooth_track(about_pivot(maps, pivot), weight, segment, noise=NOISE, accel=SOFTNESS * NOISE)
+def _smooth(
+    maps: np.ndarray, weight: np.ndarray, segment: np.ndarray, pivot: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    local = smooth_track(about_pivot(maps, pivot), weight, segment, noise=noise, accel=SOFTNESS * NOISE)
     return from_pivot(local, pivot)
 
 
