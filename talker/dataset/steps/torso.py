@@ -88,7 +88,7 @@ def track_torso(
     for t, (found, share, _) in flow.run():
         maps[t], weight[t] = found, share
     _follow_head_where_lost(maps, weight > 0, T_cam_head, K, segment, reference)
-    maps = _smooth(maps, np.maximum(weight, 0.02), segment, flow.pivot, FLOW_NOISE)
+    maps = steady_maps(maps, np.maximum(weight, 0.02), segment, flow.pivot, FLOW_NOISE)
     region = torso_region(
         masks[reference], landmarks[reference], factor, K[0, 0] / T_cam_head[reference, 2, 3]
     )
@@ -105,7 +105,7 @@ def track_torso(
                 shift = np.trace(np.linalg.pinv(answer.information)[2:, 2:]) / 2
                 trust[t] = 1.0 / (1.0 + shift / NOISE[2] ** 2 + max(0.0, answer.error - 2.0) ** 2)
         tracked = trust > 0.05
-        maps = _smooth(maps, trust, segment, pivot, NOISE)
+        maps = steady_maps(maps, trust, segment, pivot, NOISE)
     T = rigid_from_similarity(relative_to(maps, reference), K, T_cam_head[reference])
     middle = float(np.nanmedian(error)) if np.isfinite(error).any() else float("nan")
     return TorsoTrack(T.astype(np.float32), tracked, middle)
@@ -132,9 +132,18 @@ def _near(found: np.ndarray, guess: np.ndarray, pivot: np.ndarray, size: int) ->
     return bool(np.abs(change[2:]).max() < MAX_CHANGE * size and np.abs(change[:2]).max() < 0.1)
 
 
-def _smooth(
+def steady_maps(
     maps: np.ndarray, weight: np.ndarray, segment: np.ndarray, pivot: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
+    """Pixel maps [T, 4] of a torso that is too heavy to jump.
+
+    Args:
+        maps: [T, 4] as measured.
+        weight: [T] trust in each.
+        segment: [T] shots.
+        pivot: [2] middle of the torso in pixels.
+        noise: [4] of the measurement: ``NOISE`` or ``FLOW_NOISE``.
+    """
     local = smooth_track(about_pivot(maps, pivot), weight, segment, noise=noise, accel=SOFTNESS * NOISE)
     return from_pivot(local, pivot)
 
