@@ -80,3 +80,6 @@ def test_poses_are_refined_on_the_device(dataset: TalkingHeadDataset) -> None:
     state = TrainState(avatar.place(ELSEWHERE), dataset.n_frames, LearningRates())
     poses = state.refinement(3, conditioning.T_cam_head[3], conditioning.T_cam_torso[3])
     assert {pose.device for pose in poses} == {ELSEWHERE}
+    assert state.code_refinement is not None
+    state.code_refinement.centre(conditioning.signal, torch.from_numpy(dataset.train_indices()))
+    assert state.code_refinement(3, conditioning.signal[3]).device == ELSEWHERE

@@ -13,8 +13,9 @@ from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import CheckpointError, ConfigError
 from talker.geometry import rotvec_to_matrix
 from talker.train.densify import DensityConfig
+from talker.train.refinement import PoseRefinement
 from talker.train.schedule import LearningRates, Stage
-from talker.train.state import MANIFEST, STATE_FILE, PoseRefinement, TrainState
+from talker.train.state import MANIFEST, STATE_FILE, TrainState
 from talker.types import FPS
 
 PRINT = "settings"
@@ -39,7 +40,7 @@ def fresh(dataset: TalkingHeadDataset) -> TrainState:
 def learn(state: TrainState, seed: int) -> None:
     """One step of every optimizer along random gradients."""
     g = torch.Generator().manual_seed(seed)
-    for _, optimizer in state._named_optimizers()[:-1]:
+    for _, optimizer in state._named_optimizers()[:-2]:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.randn(parameter.shape, generator=g)
@@ -48,6 +49,10 @@ def learn(state: TrainState, seed: int) -> None:
     rows = state.refinement(seed % FPS, torch.eye(4), torch.eye(4))
     sum(T.square().sum() for T in rows).backward()
     state.poses.step()
+    assert state.code_refinement is not None and state.codes is not None
+    state.codes.zero_grad()
+    state.code_refinement(seed % FPS, torch.zeros(4)).sum().backward()
+    state.codes.step()
 
 
 def at(state: TrainState, stage: int, step: int, folder: Path) -> Path:

@@ -87,9 +87,7 @@ def build(
             todo="Use a longer clip in which the speaker faces the camera.",
         )
     encoder = get_encoder(model.motion.features)
-    features = encoder.encode(dataset.waveform)
-    offset = av_offset(features, dataset.mouth_open, train, model.motion)
-    audio = windows(features, dataset.n_frames, width=model.motion.window, offset=offset)
+    audio = _windows(dataset, model.motion, encoder)
     T_cam_head = torch.from_numpy(np.asarray(dataset.T_cam_head, np.float32))
     pose_statistics = PoseStatistics()
     pose_statistics.fit(T_cam_head[torch.from_numpy(train)])
@@ -118,6 +116,30 @@ def build(
     return avatar, conditioning
 
 
+def refit_motion(
+    avatar: Avatar, dataset: TalkingHeadDataset, codes: np.ndarray, *, warm: WarmStart | None = None
+) -> MotionModel:
+    """The map from sound to lips for codes [T, K] that training has refined, as ``build`` fits it to measured ones.
+
+    Args:
+        avatar: Trained, with a lip code.
+        dataset: The prepared clip it was trained on.
+        codes: Those of the training frames count.
+        warm: The avatar whose map it starts from, as in ``build``.
+    """
+    assert avatar.lip_code is not None, "only what has a motion code has a map to it"
+    config = avatar.config.motion
+    audio = _windows(dataset, config, get_encoder(config.features))
+    return _fitted(dataset, avatar.lip_code, codes, audio, config, warm)
+
+
+def _windows(dataset: TalkingHeadDataset, config: MotionConfig, encoder: AudioEncoder) -> np.ndarray:
+    """What is heard around every frame [T, W, A], where the sound of the clip is late or early moved by that."""
+    features = encoder.encode(dataset.waveform)
+    offset = av_offset(features, dataset.mouth_open, dataset.train_indices(), config)
+    return windows(features, dataset.n_frames, width=config.window, offset=offset)
+
+
 def _fit_motion(
     dataset: TalkingHeadDataset,
     model: ModelConfig,
@@ -129,7 +151,6 @@ def _fit_motion(
 ) -> tuple[LipCode, np.ndarray, MotionModel]:
     """Lip code of the training frames, codes of all tracked frames [T, K], and the model from sound to code."""
     lip_code = _lip_code(dataset, train, pose, audio, model.motion, like)
-    opening = np.asarray(dataset.mouth_open)[train]
     codes = np.zeros((dataset.n_frames, model.motion.dim), np.float32)
     tracked = np.flatnonzero(dataset.valid)
     codes[tracked] = lip_code.encode(
@@ -137,14 +158,29 @@ def _fit_motion(
         pose[tracked],
         np.asarray(dataset.T_cam_head[tracked], np.float32),
     )
-    activity = speech_activity(dataset.waveform, dataset.n_frames)
-    rest = rest_code(codes[train], opening, activity[train])
-    slope = opening_slope(codes[train], opening)
-    prior = None if warm is None else warm.motion_prior(lip_code)
-    motion = MotionModel.fit(
-        audio[train], codes[train], rest=rest, slope=slope, config=model.motion, prior=prior
+    return lip_code, codes, _fitted(dataset, lip_code, codes, audio, model.motion, warm)
+
+
+def _fitted(
+    dataset: TalkingHeadDataset,
+    lip_code: LipCode,
+    codes: np.ndarray,
+    audio: np.ndarray,
+    config: MotionConfig,
+    warm: WarmStart | None,
+) -> MotionModel:
+    """The map from ``audio`` [T, W, A] to ``codes`` [T, K] of the training frames."""
+    train = dataset.train_indices()
+    opening = np.asarray(dataset.mouth_open)[train]
+    activity = speech_activity(dataset.waveform, dataset.n_frames)[train]
+    return MotionModel.fit(
+        audio[train],
+        codes[train],
+        rest=rest_code(codes[train], opening, activity),
+        slope=opening_slope(codes[train], opening),
+        config=config,
+        prior=None if warm is None else warm.motion_prior(lip_code),
     )
-    return lip_code, codes, motion
 
 
 def _lip_code(

@@ -31,7 +31,7 @@ from talker.model_card import write_card
 from talker.provenance import require, sign, stamp_frames
 from talker.safe_files import write_json
 from talker.train.align import learnt_track
-from talker.train.build import build
+from talker.train.build import build, refit_motion
 from talker.train.evaluate import EvaluateConfig, evaluate
 from talker.train.loop import LoopConfig, train
 from talker.train.presets import Preset, get_preset, scaled
@@ -184,6 +184,8 @@ def train_avatar(
     clock.add("train", state.position.elapsed_s)
     # An avatar carries the motion it was trained on; the held-out tail stays with the data.
     avatar.track = learnt_track(state, dataset)
+    if (codes := state.refined_codes(conditioning.signal)) is not None:
+        avatar.motion = refit_motion(avatar, dataset, codes, warm=warm).to(device)
     origin = None if warm is None else warm.provenance(avatar)
     yield from _finish(avatar, dataset, avatar_dir, consent, config, clock, origin)
 

@@ -38,6 +38,9 @@ from talker.types import Driving
 SMOOTH_EVERY = 8
 """Steps between two looks at the neighbouring frame, which costs a second pass of the field."""
 
+CENTRE_EVERY = 100
+"""Steps between two looks at what the corrections of the codes have in common."""
+
 MAX_BAD_STEPS = 20
 """Steps in a row with a loss that is not finite before the run gives up."""
 
@@ -167,6 +170,7 @@ class StageRun:
         for optimizer in optimizers:
             optimizer.step()
         state.update_average(stage)
+        self._centre_codes()
         self._control_density()
         return frame, float(loss.detach())
 
@@ -177,6 +181,8 @@ class StageRun:
         if not self.stage.static:
             generator = self._generator()
             jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=generator).to(signal)
+            if self.state.code_refinement is not None:
+                signal = self.state.code_refinement(index, signal)
             if self.state.avatar.motion is not None:
                 noise = torch.randn(signal.shape, generator=generator).to(signal)
                 signal = signal + self.stage.signal_jitter * noise
@@ -251,6 +257,11 @@ class StageRun:
                 f"The loss stopped being a number in the {self.stage.name} stage (frame {index}).",
                 todo="Resume from the last checkpoint, or train again with another seed.",
             )
+
+    def _centre_codes(self) -> None:
+        refinement, step = self.state.code_refinement, self.state.position.step
+        if refinement is not None and not self.stage.static and step % CENTRE_EVERY == 0:
+            refinement.centre(self.conditioning.signal, torch.from_numpy(self.sampler.frames))
 
     def _control_density(self) -> None:
         position = self.state.position

@@ -14,16 +14,17 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from talker.atomic import atomic_folder, sweep_temporaries
 from talker.errors import CheckpointError
-from talker.geometry import corrected
 from talker.model.avatar import Avatar, Branch
 from talker.safe_files import read_json, sha256_file, write_json
 from talker.train.densify import DensityControl
+from talker.train.refinement import CodeRefinement, PoseRefinement
 from talker.train.schedule import LearningRates, Stage
 
 log = logging.getLogger(__name__)
@@ -31,33 +32,7 @@ log = logging.getLogger(__name__)
 STATE_FILE, MANIFEST = "state.safetensors", "manifest.json"
 KEEP = 2
 _NAME = re.compile(r"(\d+)_.*_(\d+)")
-STATE_VERSION = 1
-
-
-class PoseRefinement(nn.Module):
-    """Small corrections of head and torso pose, frame by frame: what tracking got wrong by a pixel.
-
-    Only training frames have one; a held-out or new frame is drawn with the pose as tracked.
-    """
-
-    def __init__(self, n_frames: int) -> None:
-        super().__init__()
-        # Sparse: a dense Adam would go on moving frames that were not drawn.
-        self.head = nn.Embedding(n_frames, 6, sparse=True)
-        self.torso = nn.Embedding(n_frames, 6, sparse=True)
-        for table in (self.head, self.torso):
-            nn.init.zeros_(table.weight)
-
-    @torch.no_grad()
-    def place(self, indices: Tensor, deltas: Tensor) -> None:
-        """Set the corrections of frames ``indices`` [M] to ``deltas`` [M, 2, 6], head and torso."""
-        for table, values in zip((self.head, self.torso), deltas.unbind(1), strict=True):
-            table.weight[indices.to(table.weight.device)] = values.to(table.weight)
-
-    def forward(self, index: int, T_cam_head: Tensor, T_cam_torso: Tensor) -> tuple[Tensor, Tensor]:
-        """Corrected poses [4, 4] of frame ``index``."""
-        row = torch.tensor([index], device=self.head.weight.device)
-        return corrected(T_cam_head, self.head(row)[0]), corrected(T_cam_torso, self.torso(row)[0])
+STATE_VERSION = 2
 
 
 @dataclass
@@ -71,16 +46,22 @@ class Position:
 
 
 class TrainState:
-    """Avatar, pose refinement, optimizers and density statistics of one run."""
+    """Avatar, refinement of poses and codes, optimizers and density statistics of one run."""
 
     def __init__(self, avatar: Avatar, n_frames: int, rates: LearningRates) -> None:
         self.avatar = avatar
         self.refinement = PoseRefinement(n_frames).to(avatar.device)
+        # Sound that drives a field by itself has no code.
+        self.code_refinement: CodeRefinement | None = None
+        if avatar.motion is not None and rates.code > 0:
+            self.code_refinement = CodeRefinement(n_frames, avatar.motion.dim).to(avatar.device)
         self.rates = rates
         self.position = Position()
         self.gaussians = {name: self._gaussian_optimizer(avatar.branch(name)) for name in avatar.branches}
         self.networks = torch.optim.Adam(self._network_groups(), eps=1e-15, fused=True)
         self.poses = torch.optim.SparseAdam(list(self.refinement.parameters()), lr=rates.pose)
+        refined = [] if self.code_refinement is None else list(self.code_refinement.parameters())
+        self.codes = torch.optim.SparseAdam(refined, lr=rates.code) if refined else None
         self.density: dict[str, DensityControl] = {}
         self.average: dict[str, Tensor] = {}
 
@@ -104,7 +85,18 @@ class TrainState:
     def optimizers(self, stage: Stage) -> list[torch.optim.Optimizer]:
         """The optimizers that step in ``stage``."""
         chosen: list[torch.optim.Optimizer] = [*self.gaussians.values(), self.poses]
-        return chosen if stage.static else [*chosen, self.networks]
+        if stage.static:
+            return chosen
+        return [*chosen, self.networks, *self._code_optimizer()]
+
+    def _code_optimizer(self) -> list[torch.optim.Optimizer]:
+        return [] if self.codes is None else [self.codes]
+
+    def refined_codes(self, codes: Tensor) -> np.ndarray | None:
+        """Codes [T, K] of the clip with what was learnt of them; ``None`` where they were left as measured."""
+        if self.code_refinement is None:
+            return None
+        return (codes + self.code_refinement.table.weight.detach()).cpu().numpy()
 
     def set_rates(self, stage: Stage, progress: float) -> None:
         """Learning rates at ``progress`` 0..1 of a stage."""
@@ -115,8 +107,9 @@ class TrainState:
                 group["lr"] = 0.0 if frozen else getattr(self.rates, group["name"]) * factor
         for group in self.networks.param_groups:
             group["lr"] = getattr(self.rates, group["name"]) * factor
-        for group in self.poses.param_groups:
-            group["lr"] = self.rates.pose * factor
+        for optimizer, rate in ((self.poses, self.rates.pose), (self.codes, self.rates.code)):
+            for group in () if optimizer is None else optimizer.param_groups:
+                group["lr"] = rate * factor
 
     def begin_stage(self, stage: Stage) -> None:
         """Fresh density statistics and average for the branches of ``stage``."""
@@ -194,6 +187,8 @@ class TrainState:
         tensors = {f"avatar.{k}": v for k, v in self.avatar.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= {f"refine.{k}": v for k, v in self.refinement.state_dict().items()}
+        if self.code_refinement is not None:
+            tensors |= {f"refine_code.{k}": v for k, v in self.code_refinement.state_dict().items()}
         for key, optimizer in self._named_optimizers():
             for index, entry in optimizer.state_dict()["state"].items():
                 for name, value in entry.items():
@@ -204,7 +199,8 @@ class TrainState:
         return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
     def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
-        return [*self.gaussians.items(), ("networks", self.networks), ("poses", self.poses)]
+        named = [*self.gaussians.items(), ("networks", self.networks), ("poses", self.poses)]
+        return [*named, *(("codes", optimizer) for optimizer in self._code_optimizer())]
 
     def _restore(self, tensors: dict[str, Tensor], manifest: dict, stages: tuple[Stage, ...]) -> None:
         position = Position(
@@ -214,11 +210,13 @@ class TrainState:
         self._resize(tensors)
         self.avatar.load_state_dict(_under(tensors, "avatar."))
         self.refinement.load_state_dict(_under(tensors, "refine."))
+        if self.code_refinement is not None:
+            self.code_refinement.load_state_dict(_under(tensors, "refine_code."))
         for key, optimizer in self._named_optimizers():
             state: dict[int, dict[str, Tensor | int]] = {}
             for path, value in _under(tensors, f"optimizer.{key}.").items():
                 index, name = path.split(".", 1)
-                sparse_step = optimizer is self.poses and name == "step"
+                sparse_step = isinstance(optimizer, torch.optim.SparseAdam) and name == "step"
                 state.setdefault(int(index), {})[name] = int(value) if sparse_step else value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         if position.stage < len(stages):

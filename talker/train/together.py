@@ -19,7 +19,7 @@ from talker.errors import ConfigError
 from talker.events import Event, Progress, StageStarted
 from talker.model.avatar import FACE, Avatar, ModelConfig
 from talker.train.align import align_poses, learnt_track
-from talker.train.build import Conditioning, build
+from talker.train.build import Conditioning, build, refit_motion
 from talker.train.loop import LoopConfig, StageRun
 from talker.train.presets import Preset
 from talker.train.sampling import FrameSampler
@@ -108,6 +108,8 @@ def train_together(
             speaker.state.position.step = 0
     for speaker in speakers:
         speaker.avatar.track = learnt_track(speaker.state, speaker.dataset)
+        if (codes := speaker.state.refined_codes(speaker.conditioning.signal)) is not None:
+            speaker.avatar.motion = refit_motion(speaker.avatar, speaker.dataset, codes)
         speaker.avatar.eval().requires_grad_(False)
 
 

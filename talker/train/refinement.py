@@ -1,0 +1,72 @@
+"""What measuring got wrong by a pixel, frame by frame: corrections of poses and lips that are learnt with the images.
+
+Only training frames have them; a held-out or new frame is drawn with what was measured, or told by sound.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from talker.geometry import corrected
+
+
+class PoseRefinement(nn.Module):
+    """Small corrections of head and torso pose, frame by frame."""
+
+    def __init__(self, n_frames: int) -> None:
+        super().__init__()
+        # Sparse: a dense Adam would go on moving frames that were not drawn.
+        self.head = nn.Embedding(n_frames, 6, sparse=True)
+        self.torso = nn.Embedding(n_frames, 6, sparse=True)
+        for table in (self.head, self.torso):
+            nn.init.zeros_(table.weight)
+
+    @torch.no_grad()
+    def place(self, indices: Tensor, deltas: Tensor) -> None:
+        """Set the corrections of frames ``indices`` [M] to ``deltas`` [M, 2, 6], head and torso."""
+        for table, values in zip((self.head, self.torso), deltas.unbind(1), strict=True):
+            table.weight[indices.to(table.weight.device)] = values.to(table.weight)
+
+    def forward(self, index: int, T_cam_head: Tensor, T_cam_torso: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrected poses [4, 4] of frame ``index``."""
+        row = torch.tensor([index], device=self.head.weight.device)
+        return corrected(T_cam_head, self.head(row)[0]), corrected(T_cam_torso, self.torso(row)[0])
+
+
+class CodeRefinement(nn.Module):
+    """Small corrections of the motion code, frame by frame: where the lips are by the picture.
+
+    The landmarks a code is measured from are off by a pixel, another way in every frame. Codes that are right draw
+    sharper lips, and sound tells more of them: what it cannot know is, in part, the landmark network's trembling.
+
+    Source: our own; latent codes that are learnt with what they are codes of are Bojanowski et al. (GLO, 2018).
+    """
+
+    def __init__(self, n_frames: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(n_frames, dim, sparse=True)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, index: int, code: Tensor) -> Tensor:
+        """Corrected code [K] of frame ``index``."""
+        return code + self.table(torch.tensor([index], device=self.table.weight.device))[0]
+
+    @torch.no_grad()
+    def centre(self, codes: Tensor, frames: Tensor) -> None:
+        """Take out of the corrections of ``frames`` [M] whatever is linear in their codes.
+
+        That would only rename the codes, for the field could learn it as well; then lips whose code was measured, or
+        is another speaker's, would be drawn too small or elsewhere.
+
+        Args:
+            codes: [T, K] as measured.
+            frames: Numbers of the training frames.
+        """
+        frames = frames.to(codes.device)
+        known = torch.cat((codes[frames], codes.new_ones(len(frames), 1)), 1)
+        evidence = known.T @ known + torch.eye(
+            known.shape[1], device=codes.device
+        )  # few frames leave it solvable
+        found = torch.linalg.solve(evidence, known.T @ self.table.weight[frames])
+        self.table.weight[frames] -= known @ found
