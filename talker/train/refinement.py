@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from talker.geometry import corrected
 
+LEAST_LENGTH = 0.005
+"""Outer-eye distances: components of the code that do less are not worth correcting by many times themselves."""
+
 
 class PoseRefinement(nn.Module):
     """Small corrections of head and torso pose, frame by frame."""
@@ -40,17 +43,31 @@ class CodeRefinement(nn.Module):
     The landmarks a code is measured from are off by a pixel, another way in every frame. Codes that are right draw
     sharper lips, and sound tells more of them: what it cannot know is, in part, the landmark network's trembling.
 
+    That pixel is the same for every component of the code, whose standard deviations are not: corrections are learnt
+    in one unit of length, so that what hardly moves may be corrected by much of itself and the opening by little.
+
     Source: our own; latent codes that are learnt with what they are codes of are Bojanowski et al. (GLO, 2018).
+
+    Args:
+        n_frames: T of the clip.
+        lengths: [K] standard deviations of the code's components, outer-eye distances.
     """
 
-    def __init__(self, n_frames: int, dim: int) -> None:
+    lengths: Tensor
+
+    def __init__(self, n_frames: int, lengths: Tensor) -> None:
         super().__init__()
-        self.table = nn.Embedding(n_frames, dim, sparse=True)
+        self.register_buffer("lengths", lengths.float().clamp_min(LEAST_LENGTH), persistent=False)
+        self.table = nn.Embedding(n_frames, len(lengths), sparse=True)
         nn.init.zeros_(self.table.weight)
 
     def forward(self, index: int, code: Tensor) -> Tensor:
         """Corrected code [K] of frame ``index``."""
-        return code + self.table(torch.tensor([index], device=self.table.weight.device))[0]
+        return code + self.table(torch.tensor([index], device=self.lengths.device))[0] / self.lengths
+
+    def all(self, codes: Tensor) -> Tensor:
+        """Corrected codes [T, K] of the clip; those of frames that were not trained on are left as they are."""
+        return codes + self.table.weight.detach() / self.lengths
 
     @torch.no_grad()
     def centre(self, codes: Tensor, frames: Tensor) -> None:

@@ -42,8 +42,8 @@ class LearningRates:
     encoder: float = 5e-3
     network: float = 1e-3
     pose: float = 3e-4
-    code: float = 0.12
-    """Of the corrections of the motion code, in its standard deviations; 0 leaves the codes as measured."""
+    code: float = 3e-3
+    """Of the corrections of the motion code, in outer-eye distances; 0 leaves the codes as measured."""
 
 
 @dataclass(frozen=True)

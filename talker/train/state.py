@@ -53,8 +53,10 @@ class TrainState:
         self.refinement = PoseRefinement(n_frames).to(avatar.device)
         # Sound that drives a field by itself has no code.
         self.code_refinement: CodeRefinement | None = None
-        if avatar.motion is not None and rates.code > 0:
-            self.code_refinement = CodeRefinement(n_frames, avatar.motion.dim).to(avatar.device)
+        code = None if avatar.motion is None else avatar.lip_code
+        if code is not None and rates.code > 0:
+            lengths = torch.from_numpy(code.std) / code.eye_distance
+            self.code_refinement = CodeRefinement(n_frames, lengths).to(avatar.device)
         self.rates = rates
         self.position = Position()
         self.gaussians = {name: self._gaussian_optimizer(avatar.branch(name)) for name in avatar.branches}
@@ -96,7 +98,7 @@ class TrainState:
         """Codes [T, K] of the clip with what was learnt of them; ``None`` where they were left as measured."""
         if self.code_refinement is None:
             return None
-        return (codes + self.code_refinement.table.weight.detach()).cpu().numpy()
+        return self.code_refinement.all(codes).cpu().numpy()
 
     def set_rates(self, stage: Stage, progress: float) -> None:
         """Learning rates at ``progress`` 0..1 of a stage."""
