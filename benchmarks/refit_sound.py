@@ -3,7 +3,8 @@
     python -m benchmarks.refit_sound AVATAR --data AVATAR.data --out NEW [--features mel+moonshine]
 
 Fields learn from the true motion of the lips and never hear the sound, so the map can be fitted anew in seconds and its
-features compared on the very same fields with ``talker evaluate``.
+features compared on the very same fields with ``talker evaluate``. It is fitted to lips as measured: what training
+learnt of them besides is not kept with an avatar, so compare with another fit of this kind and not with the avatar.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def test_a_finished_avatar_hears_the_refined_codes(dataset: TalkingHeadDataset, 
     learnt = TrainState(avatar, dataset.n_frames, LearningRates()).code_refinement
     assert learnt is not None
     learnt.load_state_dict({"table.weight": load_file(newest / STATE_FILE)["refine_code.table.weight"]})
-    codes = learnt.all(conditioning.signal)
+    codes = learnt.applied(conditioning.signal)
     assert (codes - conditioning.signal).abs().max() > 0.05
     expected = refit_motion(avatar, dataset, codes.numpy())
     assert finished.motion is not None and avatar.motion is not None

@@ -65,8 +65,8 @@ class CodeRefinement(nn.Module):
         """Corrected code [K] of frame ``index``."""
         return code + self.table(torch.tensor([index], device=self.lengths.device))[0] / self.lengths
 
-    def all(self, codes: Tensor) -> Tensor:
-        """Corrected codes [T, K] of the clip; those of frames that were not trained on are left as they are."""
+    def applied(self, codes: Tensor) -> Tensor:
+        """Corrected codes [T, K] of the clip; those of frames that were not trained on are as they were."""
         return codes + self.table.weight.detach() / self.lengths
 
     @torch.no_grad()
@@ -82,8 +82,7 @@ class CodeRefinement(nn.Module):
         """
         frames = frames.to(codes.device)
         known = torch.cat((codes[frames], codes.new_ones(len(frames), 1)), 1)
-        evidence = known.T @ known + torch.eye(
-            known.shape[1], device=codes.device
-        )  # few frames leave it solvable
+        # One frame more of evidence that nothing is linear: few frames can be solved for, too.
+        evidence = known.T @ known + torch.eye(known.shape[1], device=codes.device)
         found = torch.linalg.solve(evidence, known.T @ self.table.weight[frames])
         self.table.weight[frames] -= known @ found

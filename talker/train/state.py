@@ -98,7 +98,7 @@ class TrainState:
         """Codes [T, K] of the clip with what was learnt of them; ``None`` where they were left as measured."""
         if self.code_refinement is None:
             return None
-        return self.code_refinement.all(codes).cpu().numpy()
+        return self.code_refinement.applied(codes).cpu().numpy()
 
     def set_rates(self, stage: Stage, progress: float) -> None:
         """Learning rates at ``progress`` 0..1 of a stage."""
