@@ -40,11 +40,13 @@ class PoseRefinement(nn.Module):
 class CodeRefinement(nn.Module):
     """Small corrections of the motion code, frame by frame: where the lips are by the picture.
 
-    The landmarks a code is measured from are off by a pixel, another way in every frame. Codes that are right draw
-    sharper lips, and sound tells more of them: what it cannot know is, in part, the landmark network's trembling.
+    The landmarks a code is measured from are off by a pixel or so; with codes that lie right the field learns sharper
+    lips, and the map from sound has less error to learn from. A correction also takes up what so few numbers do not
+    say of a face: those of neighbouring frames agree at r 0.3 to 0.5. Both are small beside what lips do.
 
-    That pixel is the same for every component of the code, whose standard deviations are not: corrections are learnt
-    in one unit of length, so that what hardly moves may be corrected by much of itself and the opening by little.
+    A pixel is the same for every component of the code, whose standard deviations are not: corrections are learnt in
+    one unit of length, so that what hardly moves may be corrected by much of itself and the opening by little. Learnt
+    in deviations they lead the opening of some speakers astray (docs/LOG.md).
 
     Source: our own; latent codes that are learnt with what they are codes of are Bojanowski et al. (GLO, 2018).
 
