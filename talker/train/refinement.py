@@ -40,13 +40,12 @@ class PoseRefinement(nn.Module):
 class CodeRefinement(nn.Module):
     """Small corrections of the motion code, frame by frame: where the lips are by the picture.
 
-    The landmarks a code is measured from are off by a pixel or so; with codes that lie right the field learns sharper
-    lips, and the map from sound has less error to learn from. A correction also takes up what so few numbers do not
-    say of a face: those of neighbouring frames agree at r 0.3 to 0.5. Both are small beside what lips do.
+    The landmarks a code is measured from are off by a pixel or so, and sound cannot know how. A correction takes up
+    such errors, and also what so few numbers do not say of a face: those of neighbouring frames agree at r 0.2 to 0.5.
 
     A pixel is the same for every component of the code, whose standard deviations are not: corrections are learnt in
-    one unit of length, so that what hardly moves may be corrected by much of itself and the opening by little. Learnt
-    in deviations they lead the opening of some speakers astray (docs/LOG.md).
+    one unit of length. The opening is then corrected by a seventh of its deviation and what hardly moves by all of it.
+    Learnt in deviations they led the opening of one speaker astray (docs/LOG.md).
 
     Source: our own; latent codes that are learnt with what they are codes of are Bojanowski et al. (GLO, 2018).
 
