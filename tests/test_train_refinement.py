@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from talker.checkpoint import load_avatar
 from talker.dataset.reader import TalkingHeadDataset
-from talker.model.avatar import Avatar
+from talker.errors import ConfigError
 from talker.provenance import new_consent
 from talker.train.build import Conditioning, refit_motion
 from talker.train.create import CreateConfig, state_folder, train_avatar
@@ -72,20 +72,23 @@ def test_what_is_linear_in_the_codes_is_taken_out_and_nothing_else() -> None:
 
 
 def trained(
-    dataset: TalkingHeadDataset,
-    avatar: Avatar,
+    state: TrainState,
     conditioning: Conditioning,
+    dataset: TalkingHeadDataset,
     folder: Path,
-    rates: LearningRates,
+    stages: tuple[Stage, ...] = STAGES,
 ) -> TrainState:
-    state = TrainState(avatar, dataset.n_frames, rates)
     config = LoopConfig(folder, "settings")
-    for _ in train(state, conditioning, dataset, STAGES, config=config, should_stop=lambda: False):
+    for _ in train(state, conditioning, dataset, stages, config=config, should_stop=lambda: False):
         pass
     return state
 
 
-def test_codes_that_tremble_are_found_in_the_pictures(dataset: TalkingHeadDataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("measured", "left"), [(0.0, 0.5), (STAGES[1].measured_codes, 0.75)])
+def test_codes_that_tremble_are_found_in_the_pictures(
+    dataset: TalkingHeadDataset, tmp_path: Path, measured: float, left: float
+) -> None:
+    """Less of the tremble is found where the field is also to know the codes that tremble."""
     avatar, conditioning = tiny_avatar(dataset)
     frames, true = dataset.train_indices(), conditioning.signal.clone()
     noise = torch.randn(len(true), generator=torch.Generator().manual_seed(1))
@@ -93,17 +96,42 @@ def test_codes_that_tremble_are_found_in_the_pictures(dataset: TalkingHeadDatase
     trembling[:, 0] += TREMBLE * noise
     conditioning = replace(conditioning, signal=trembling)
     rates = replace(LearningRates(), code=0.03)  # these lips tremble by more than landmarks do
-    refined = trained(dataset, avatar, conditioning, tmp_path, rates).refined_codes(trembling)
+    stages = (STAGES[0], replace(STAGES[1], measured_codes=measured))
+    state = trained(TrainState(avatar, dataset.n_frames, rates), conditioning, dataset, tmp_path, stages)
+    refined = state.refined_codes(trembling)
     assert refined is not None
 
     def unexplained(codes: np.ndarray) -> float:
         return 1 - np.corrcoef(codes[frames, 0], true.numpy()[frames, 0])[0, 1] ** 2
 
     assert unexplained(trembling.numpy()) > 0.15
-    assert unexplained(refined) < 0.5 * unexplained(trembling.numpy())
+    assert unexplained(refined) < left * unexplained(trembling.numpy())
     assert np.array_equal(refined[dataset.n_train :], trembling[dataset.n_train :]), (
         "held-out frames are not learnt"
     )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_steps_sees_codes_as_measured(
+    dataset: TalkingHeadDataset, tmp_path: Path, share: float
+) -> None:
+    avatar, conditioning = tiny_avatar(dataset)
+    state = TrainState(avatar, dataset.n_frames, LearningRates())
+    assert state.code_refinement is not None
+    refined: list[None] = []
+    state.code_refinement.register_forward_hook(lambda *_: refined.append(None))
+    stages = (STAGES[0], replace(STAGES[1], steps=240, measured_codes=share))
+    trained(state, conditioning, dataset, tmp_path, stages)
+    expected = 240 * (1 - share)
+    assert abs(len(refined) - expected) <= 4 * (expected * share) ** 0.5, "of a fair draw"
+    learnt = state.refined_codes(conditioning.signal)
+    assert learnt is not None
+    assert np.array_equal(learnt, conditioning.signal.numpy()) == (share == 1)
+
+
+def test_a_share_is_a_share() -> None:
+    with pytest.raises(ConfigError, match=r"1\.5"):
+        Stage("deform", 1, measured_codes=1.5)
 
 
 def test_a_rate_of_zero_leaves_codes_as_measured(dataset: TalkingHeadDataset) -> None:

@@ -181,11 +181,7 @@ class StageRun:
         if not self.stage.static:
             generator = self._generator()
             jitter = self.stage.pose_jitter * torch.randn(POSE_DIM, generator=generator).to(signal)
-            if self.state.code_refinement is not None:
-                signal = self.state.code_refinement(index, signal)
-            if self.state.avatar.motion is not None:
-                noise = torch.randn(signal.shape, generator=generator).to(signal)
-                signal = signal + self.stage.signal_jitter * noise
+            signal = self._varied(signal, index, generator)
         driving = Driving(signal, cond.expression[index], T_head, T_torso)
         counts = any(control.wants_pixel_counts for control in self.state.density.values())
         # The plate of these seconds, or a camera that drifts teaches the hair to paint the wall.
@@ -198,6 +194,16 @@ class StageRun:
             pose_jitter=jitter,
             pixel_counts=counts,
         )
+
+    def _varied(self, signal: Tensor, index: int, generator: torch.Generator) -> Tensor:
+        """What this step gives the field for ``signal``: a code is refined or as measured, and a little noisy."""
+        refinement = self.state.code_refinement
+        if refinement is not None and torch.rand((), generator=generator) >= self.stage.measured_codes:
+            signal = refinement(index, signal)
+        if self.state.avatar.motion is not None:
+            noise = torch.randn(signal.shape, generator=generator).to(signal)
+            signal = signal + self.stage.signal_jitter * noise
+        return signal
 
     def _generator(self) -> torch.Generator:
         """Random numbers of this step: a function of seed, stage and step, so a resumed run draws the same."""

@@ -70,6 +70,9 @@ class Stage:
     signal_jitter: float = 0.0
     """Noise on the motion code, in standard deviations: near codes give near lips, and lips predicted from sound
     are only near the true ones."""
+    measured_codes: float = 0.25
+    """Share of the steps that see the motion code as it was measured, and the others as it was refined: where lips
+    are measured, in new frames, the field must know such codes too. 1 leaves all codes as measured."""
     pose_jitter: float = 0.08
     """Noise, in standard deviations of the clip's head pose, on the pose the field sees. Head pose alone tells
     most frames of a clip apart; without noise the field learns frames by heart."""
@@ -85,6 +88,12 @@ class Stage:
                 "stage.average",
                 f"Stage {self.name} averages with decay {self.average} and {self.density.kind} density control.",
                 expected="A decay below 1, and Gaussians that stay the same ones.",
+            )
+        if not 0 <= self.measured_codes <= 1:
+            raise ConfigError(
+                "stage.measured_codes",
+                f"Stage {self.name} sees measured codes in a share of {self.measured_codes} of its steps.",
+                expected="A share from 0 to 1.",
             )
 
     def rate_factor(self, step: int) -> float:

@@ -85,6 +85,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "One field, another one inside the mouth, or one that follows the lips?",
         Plot("dots", ("psnr_mouth", "mouth_r")),
     ),
+    "codes": Experiment(
+        "Should motion codes be learnt with the images, and should the field still see those measured?",
+        Plot("dots", ("psnr_mouth", "mouth_r", "mouth_r_true_motion")),
+    ),
     "speakers": Experiment(
         "Do the lips follow people the avatar has never heard?", Plot("dots", ("probe_r", "probe_r_swapped"))
     ),

@@ -200,6 +200,18 @@ def _mouth(_: TalkingHeadDataset) -> dict[str, Preset]:
     }
 
 
+def _codes(_: TalkingHeadDataset) -> dict[str, Preset]:
+    def seeing(share: float) -> Preset:
+        return _with_stages(lambda old: tuple(replace(stage, measured_codes=share) for stage in old))
+
+    some = get_preset("preview").stages[-1].measured_codes
+    return {
+        "as measured": seeing(1.0),
+        "learnt": seeing(0.0),
+        f"learnt, measured in {100 * some:g} % of the steps": get_preset("preview"),
+    }
+
+
 def _speakers(_: TalkingHeadDataset) -> dict[str, Preset]:
     return {"preview": get_preset("preview")}
 
@@ -246,6 +258,7 @@ _VARIANTS: dict[str, Callable[[TalkingHeadDataset], dict[str, Preset]]] = {
     "fusion": _fusion,
     "ppe": _ppe,
     "mouth": _mouth,
+    "codes": _codes,
     "speakers": _speakers,
     "identities": _speakers,
     "cost": _cost,
