@@ -20,6 +20,7 @@ from core_support import tiny_avatar
 from talker.dataset.reader import TalkingHeadDataset
 from talker.errors import TrainingError
 from talker.events import CheckpointSaved, Event, Preview, Progress, StageStarted
+from talker.losses import temporal_difference
 from talker.train import loop as module
 from talker.train.align import learnt_track
 from talker.train.densify import DensityConfig, DensityControl
@@ -355,3 +356,35 @@ def test_the_avatar_moves_as_it_was_trained(dataset: TalkingHeadDataset, tmp_pat
     assert np.allclose(track.T_cam_head[:, 1, 3] - dataset.T_cam_head[:80, 1, 3], 0.2, atol=0.05)
     assert np.allclose(track.T_cam_torso[:, 0, 3] - dataset.T_cam_torso[:80, 0, 3], -0.3, atol=0.05)
     assert np.allclose(np.linalg.det(track.T_cam_head[:, :3, :3]), 1, atol=1e-4)
+
+
+def test_lips_and_each_eye_count_like_the_whole_frame(dataset: TalkingHeadDataset) -> None:
+    """Every part of the weighted difference is a mean over its own pixels, whatever its size."""
+    boxes = face_boxes(dataset.landmarks[20], dataset.size)
+    weights = LossWeights(l1=1.0, mouth=1.6, eyes=0.2)
+    weight = module._pixel_weights(dataset.size, boxes, weights)
+    assert 3 * weight.sum() == pytest.approx(1.0 + 1.6 + 2 * 0.2, rel=1e-4)
+    frame = 1 / (3 * dataset.size**2)
+    assert weight[0, 0] == pytest.approx(frame, rel=1e-5)
+    lips = boxes.mouth.crop(weight)
+    assert lips.min() == pytest.approx(frame + 1.6 / (3 * lips.size), rel=1e-5)
+
+
+def test_a_temporal_loss_calms_what_moves(dataset: TalkingHeadDataset, tmp_path: Path) -> None:
+    """The offsets of neighbouring frames differ less, between frames of one shot alone."""
+
+    def restless(weight: float) -> float:
+        stages = (Stage("deform", 60, decay=0.5, weights=LossWeights(smooth=weight)),)
+        state, events = run(dataset, tmp_path / str(weight), stages=stages)
+        list(events)
+        _, conditioning = tiny_avatar(dataset)
+        changes = []
+        with torch.no_grad():
+            for t in range(20, 60):
+                _, offsets = state.avatar.gaussians("face", conditioning.driving(t))
+                _, later = state.avatar.gaussians("face", conditioning.driving(t + 1))
+                assert offsets is not None and later is not None
+                changes.append(float(temporal_difference(offsets.present(), later.present())))
+        return float(np.mean(changes))
+
+    assert restless(1000.0) < 0.6 * restless(0.0)

@@ -38,6 +38,8 @@ from talker.train.regions import Box, mouth_box
 from talker.train.syncnet import load_syncnet
 from talker.types import FPS, SAMPLE_RATE, Driving, MotionTrack, Speech
 
+PROTOCOLS = ("A", "B")
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -56,6 +58,12 @@ class EvaluateConfig:
     """Also: true motion, swapped sound, silence, blinks."""
 
     def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(
+                "evaluate.protocol",
+                f"There is no protocol {self.protocol!r}.",
+                expected=f"One of {', '.join(PROTOCOLS)}.",
+            )
         if self.video is not None and self.video.suffix.lower() != ".mp4":
             raise ConfigError(
                 "evaluate.video",
@@ -174,16 +182,17 @@ def _aligned(
 def _as_tracked(
     avatar: Avatar, dataset: TalkingHeadDataset, speech: Speech, protocol: str
 ) -> dict[str, float]:
-    """Image figures with the poses as tracked: what the alignment is worth."""
-    box, start = mouth_box(dataset.landmarks, dataset.size), dataset.n_train
-    found: list[tuple[float, float]] = []
-    frames = _rendered(avatar, dataset, speech, dataset.track[start:], protocol)
-    for index, frame in enumerate(frames, start=start):
-        real = np.asarray(dataset.frames[index])
-        if dataset.valid[index]:
-            found.append((metrics.psnr(frame, real), metrics.psnr(box.crop(frame), box.crop(real))))
-    psnr, mouth = np.mean(found, 0)
-    return {"psnr_as_tracked": float(psnr), "psnr_mouth_as_tracked": float(mouth)}
+    """Figures with the poses as tracked: what the alignment is worth, in pictures and in a head that trembles less."""
+    take = _Take()
+    frames = _rendered(avatar, dataset, speech, dataset.track[dataset.n_train :], protocol)
+    for _ in _measured(frames, take, dataset):
+        pass
+    images = _image_figures(take)
+    return {
+        "psnr_as_tracked": images["psnr"],
+        "psnr_mouth_as_tracked": images["psnr_mouth"],
+        "head_jitter_px_as_tracked": _head_jitter(np.stack(take.landmarks), dataset.size),
+    }
 
 
 def _rendered(
@@ -319,8 +328,15 @@ def _lip_figures(found: np.ndarray, truth: np.ndarray, dataset: TalkingHeadDatas
         "lmd_px_at_512": metrics.lmd(found[seen], truth[seen], dataset.size) if seen.any() else float("nan"),
         "jitter_px": metrics.jitter(found[seen], dataset.size),
         "jitter_px_truth": metrics.jitter(truth[seen], dataset.size),
+        "head_jitter_px": _head_jitter(found, dataset.size),
+        "head_jitter_px_truth": _head_jitter(truth, dataset.size),
         "face_found": float(np.isfinite(found).all((1, 2)).mean()),
     }
+
+
+def _head_jitter(landmarks: np.ndarray, size: int) -> float:
+    """How the head itself trembles: ``metrics.jitter`` with the head's own motion left in."""
+    return metrics.jitter(landmarks[np.isfinite(landmarks).all((1, 2))], size, head_motion=True)
 
 
 def _series(
