@@ -191,7 +191,7 @@ class DeformationField(nn.Module):
         else:
             self._build_tokens(config)
         self.fusion = self._build_fusion(config)
-        self.decoder = nn.Identity() if self.blendshapes else _build_decoder(config)
+        self.decoder = nn.Identity() if self.blendshapes else build_decoder(config, config.out_dim)
 
     def _build_tokens(self, config: FieldConfig) -> None:
         d = config.width
@@ -219,10 +219,14 @@ class DeformationField(nn.Module):
         followed["shade"][:, config.signal_dim + head_and_lids :] = 0  # learnt functions see the lips, too
         return torch.cat([followed[name] for name in config.deform])
 
+    def spatial(self, canonical: CanonicalGaussians) -> Tensor:
+        """What the encoder knows of every Gaussian's place, [N, width]."""
+        x = (canonical.means - self.center) / self.extent
+        return self.inlet(self.encoder(x, canonical.embedding))
+
     def prepare(self, canonical: CanonicalGaussians) -> Prepared:
         """What depends on the Gaussians alone; worked out once while driving, every step while training."""
-        x = (canonical.means - self.center) / self.extent
-        spatial = self.inlet(self.encoder(x, canonical.embedding))
+        spatial = self.spatial(canonical)
         # Only agents are pooled over neighbours; the curve is the same whatever order density control left.
         order = morton_order(canonical.means) if isinstance(self.fusion, ESAA) else None
         return self.fusion.prepare(spatial, order)
@@ -293,11 +297,11 @@ _BOUND = {
 }
 
 
-def _build_decoder(config: FieldConfig) -> nn.Module:
-    """Two layers; the last starts at zero, so step 0 renders the canonical avatar."""
+def build_decoder(config: FieldConfig, out_dim: int) -> nn.Module:
+    """Rows [N, width] to [N, out_dim] in two layers; the last starts at zero: step 0 renders the canonical avatar."""
     if config.decoder == "kan":
-        return KAN((config.width, config.hidden, config.out_dim), zero_last=True, grid_range=(-3.0, 3.0))
-    last = nn.Linear(config.hidden, config.out_dim)
+        return KAN((config.width, config.hidden, out_dim), zero_last=True, grid_range=(-3.0, 3.0))
+    last = nn.Linear(config.hidden, out_dim)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(config.width, config.hidden), nn.ReLU(), last)

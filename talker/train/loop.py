@@ -157,6 +157,8 @@ class StageRun:
         optimizers = state.optimizers(stage)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
+        if state.heads is not None:
+            state.heads.write(state.avatar)
         frame = self._render(index)
         loss = self._objective(frame, index, stage.weights)
         if not torch.isfinite(loss):
@@ -164,6 +166,8 @@ class StageRun:
             return frame, float("nan")
         self.bad_steps = 0
         loss.backward()
+        if state.heads is not None:
+            state.heads.learn(state.avatar)
         region = self._favoured(index)
         for name, control in state.density.items():
             control.observe(frame.outputs[name], region)

@@ -48,11 +48,11 @@ class Preset:
         return (training + (0.8 + align_s * FPS) * clip_seconds + 20) / 60
 
 
-def _paper_stages(kind: Literal["pixel_aware", "standard"]) -> tuple[Stage, ...]:
-    """Both papers train alike; they differ in where Gaussians are added."""
+def _paper_stages(kind: Literal["pixel_aware", "standard"], *, heads: bool = False) -> tuple[Stage, ...]:
+    """Both papers train alike; they differ in where Gaussians are added and in what the static head is read off."""
     density = DensityConfig(kind=kind, start=500, stop=2800, max_gaussians=50_000)
     return (
-        Stage("static", 3000, static=True, decay=0.5, density=density),
+        Stage("static", 3000, static=True, decay=0.5, density=density, heads=heads),
         Stage("deform", 10_000, align=True, decay=0.1, average=0.998),
     )
 
@@ -115,7 +115,7 @@ _EGSTALKER = Preset(
         ),
         motion=_SOUND_WINDOW,
     ),
-    stages=_paper_stages("standard"),
+    stages=_paper_stages("standard", heads=True),
     step_ms=(160.0, 260.0),
 )
 _PGSTALKER = Preset(

@@ -58,6 +58,7 @@ class Stage:
         decay: Learning rates fall exponentially to this share over the stage.
         rates: Factor on all learning rates.
         align: Align the poses of all training frames to the avatar as it is before the first step.
+        heads: Opacity and colour are read off the field's encoder by heads, not free (``StaticHeads``).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Stage:
     decay: float = 0.2
     rates: float = 1.0
     align: bool = False
+    heads: bool = False
     signal_jitter: float = 0.0
     """Noise on the motion code, in standard deviations: near codes give near lips, and lips predicted from sound
     are only near the true ones."""
@@ -88,6 +90,12 @@ class Stage:
                 "stage.average",
                 f"Stage {self.name} averages with decay {self.average} and {self.density.kind} density control.",
                 expected="A decay below 1, and Gaussians that stay the same ones.",
+            )
+        if self.heads and not self.static:
+            raise ConfigError(
+                "stage.heads",
+                f"Stage {self.name} deforms, and would read the static head off its field.",
+                expected="Heads in a static stage.",
             )
         if not 0 <= self.measured_codes <= 1:
             raise ConfigError(

@@ -26,6 +26,7 @@ from talker.safe_files import read_json, sha256_file, write_json
 from talker.train.densify import DensityControl
 from talker.train.refinement import CodeRefinement, PoseRefinement
 from talker.train.schedule import LearningRates, Stage
+from talker.train.static_heads import StaticHeads
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class TrainState:
         self.poses = torch.optim.SparseAdam(list(self.refinement.parameters()), lr=rates.pose)
         refined = [] if self.code_refinement is None else list(self.code_refinement.parameters())
         self.codes = torch.optim.SparseAdam(refined, lr=rates.code) if refined else None
+        self.heads: StaticHeads | None = None
+        self.head_steps: torch.optim.Adam | None = None
         self.density: dict[str, DensityControl] = {}
         self.average: dict[str, Tensor] = {}
 
@@ -88,7 +91,8 @@ class TrainState:
         """The optimizers that step in ``stage``."""
         chosen: list[torch.optim.Optimizer] = [*self.gaussians.values(), self.poses]
         if stage.static:
-            return chosen
+            # The encoder learns with the heads that read it; the rest of the networks has no gradient yet.
+            return chosen if self.head_steps is None else [*chosen, self.head_steps, self.networks]
         return [*chosen, self.networks, *self._code_optimizer()]
 
     def _code_optimizer(self) -> list[torch.optim.Optimizer]:
@@ -109,13 +113,19 @@ class TrainState:
                 group["lr"] = 0.0 if frozen else getattr(self.rates, group["name"]) * factor
         for group in self.networks.param_groups:
             group["lr"] = getattr(self.rates, group["name"]) * factor
+        for group in () if self.head_steps is None else self.head_steps.param_groups:
+            group["lr"] = self.rates.network * factor
         for optimizer, rate in ((self.poses, self.rates.pose), (self.codes, self.rates.code)):
             for group in () if optimizer is None else optimizer.param_groups:
                 group["lr"] = rate * factor
 
     def begin_stage(self, stage: Stage) -> None:
-        """Fresh density statistics and average for the branches of ``stage``."""
+        """Fresh density statistics, average and heads for the branches of ``stage``."""
         camera = self.avatar.camera
+        self.heads, self.head_steps = None, None
+        if stage.heads:
+            self.heads = StaticHeads(self.avatar).to(self.avatar.device)
+            self.head_steps = torch.optim.Adam(self.heads.parameters(), eps=1e-15)
         self.average = self._parameters() if stage.average else {}
         self.density = {}
         if stage.density.kind != "none":
@@ -135,7 +145,9 @@ class TrainState:
             value.lerp_(now[name], 1 - decay)
 
     def end_stage(self) -> None:
-        """Give the avatar its averaged parameters, if the stage kept an average."""
+        """Give the avatar its averaged parameters, if the stage kept an average, and what its heads read last."""
+        if self.heads is not None:
+            self.heads.write(self.avatar)
         self.avatar.load_state_dict(self.average, strict=False)
         self.average = {}
 
@@ -191,6 +203,8 @@ class TrainState:
         tensors |= {f"refine.{k}": v for k, v in self.refinement.state_dict().items()}
         if self.code_refinement is not None:
             tensors |= {f"refine_code.{k}": v for k, v in self.code_refinement.state_dict().items()}
+        if self.heads is not None:
+            tensors |= {f"heads.{k}": v for k, v in self.heads.state_dict().items()}
         for key, optimizer in self._named_optimizers():
             for index, entry in optimizer.state_dict()["state"].items():
                 for name, value in entry.items():
@@ -201,7 +215,8 @@ class TrainState:
         return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
     def _named_optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
-        named = [*self.gaussians.items(), ("networks", self.networks), ("poses", self.poses)]
+        heads = [] if self.head_steps is None else [("heads", self.head_steps)]
+        named = [*self.gaussians.items(), *heads, ("networks", self.networks), ("poses", self.poses)]
         return [*named, *(("codes", optimizer) for optimizer in self._code_optimizer())]
 
     def _restore(self, tensors: dict[str, Tensor], manifest: dict, stages: tuple[Stage, ...]) -> None:
@@ -214,6 +229,10 @@ class TrainState:
         self.refinement.load_state_dict(_under(tensors, "refine."))
         if self.code_refinement is not None:
             self.code_refinement.load_state_dict(_under(tensors, "refine_code."))
+        if under_way := position.stage < len(stages):
+            self.begin_stage(stages[position.stage])
+            if self.heads is not None:
+                self.heads.load_state_dict(_under(tensors, "heads."))
         for key, optimizer in self._named_optimizers():
             state: dict[int, dict[str, Tensor | int]] = {}
             for path, value in _under(tensors, f"optimizer.{key}.").items():
@@ -221,8 +240,7 @@ class TrainState:
                 sparse_step = isinstance(optimizer, torch.optim.SparseAdam) and name == "step"
                 state.setdefault(int(index), {})[name] = int(value) if sparse_step else value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        if position.stage < len(stages):
-            self.begin_stage(stages[position.stage])
+        if under_way:
             for name, value in _under(tensors, "average.").items():
                 self.average[name].copy_(value)
             for name, control in self.density.items():
